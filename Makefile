@@ -1,0 +1,44 @@
+# Two commands for a new user: make demo, make test.  Each sets itself up.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test integration check format dist clean help
+
+help:
+	@echo "make demo         three nodes, killed while you watch; nothing acknowledged is lost"
+	@echo "make test         the tests that need nothing but Python"
+	@echo "make integration  the tests beside other software, and the long ones"
+	@echo "make check        types and lint"
+	@echo "make dist         wheel and sdist into dist/"
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python -m examples.demo
+
+test: $(READY) check
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+integration: $(READY)
+	bash integration/run.sh $(BIN)
+
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

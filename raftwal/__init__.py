@@ -1,0 +1,55 @@
+"""The persistence layer for Raft nodes in Python.
+
+A write-ahead log in etcd's on-disk format (`WAL`), a snapshotter (`Snapshotter`), both
+in one data directory (`RaftStorage`), and an adapter that plugs them into PySyncObj
+(`raftwal.pysyncobj`).
+"""
+
+from raftwal.errors import RaftwalError
+from raftwal.model import (
+    ConfState,
+    Entry,
+    EntryType,
+    HardState,
+    Snapshot,
+    SnapshotMetadata,
+)
+from raftwal.snapshots import Snapshotter
+from raftwal.storage import Identity, RaftStorage, Recovered
+from raftwal.wal import (
+    WAL,
+    LogContents,
+    RepairReport,
+    VerifyReport,
+    WALReader,
+    repair,
+    valid_snapshots,
+    verify,
+    wal_exists,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "WAL",
+    "ConfState",
+    "Entry",
+    "EntryType",
+    "HardState",
+    "Identity",
+    "LogContents",
+    "RaftStorage",
+    "RaftwalError",
+    "Recovered",
+    "RepairReport",
+    "Snapshot",
+    "SnapshotMetadata",
+    "Snapshotter",
+    "VerifyReport",
+    "WALReader",
+    "__version__",
+    "repair",
+    "valid_snapshots",
+    "verify",
+    "wal_exists",
+]

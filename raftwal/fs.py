@@ -1,0 +1,255 @@
+"""The only module that touches a disk.
+
+`FileSystem` and `File` are the seam: everything above works on them, so a simulated
+disk that drops, reorders or tears what was not synced can take their place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import struct
+import sys
+from typing import Protocol
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - only on systems without POSIX locks
+    fcntl = None  # type: ignore[assignment]  # the lock is then refused, see DiskFile.try_lock
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+
+class File(Protocol):
+    """An open file.  Every method raises ``OSError`` when the system does."""
+
+    path: str
+
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of ``data`` at ``offset``; not durable until a sync returns."""
+
+    def sync_data(self) -> None:
+        """Make the bytes, and the size needed to read them, durable."""
+
+    def sync(self) -> None:
+        """Make the bytes and all metadata durable."""
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to ``size`` bytes."""
+
+    def allocate(self, size: int) -> None:
+        """Extend the file with zeros to ``size`` bytes, blocks reserved where possible."""
+
+    def try_lock(self) -> bool:
+        """Take the exclusive lock; ``False`` when another open file holds it."""
+
+    def close(self) -> None:
+        """Close, releasing the lock."""
+
+
+class FileSystem(Protocol):
+    """The operations on names.  A new name is durable after `sync_directory`."""
+
+    def open(self, path: str) -> File:
+        """Open an existing file to read and write."""
+
+    def open_read_only(self, path: str) -> File:
+        """Open an existing file to read."""
+
+    def create(self, path: str) -> File:
+        """Open a file to write, empty: made if absent, cleared if present."""
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory; its parent must exist and it must not."""
+
+    def exists(self, path: str) -> bool:
+        """Whether the name exists."""
+
+    def is_directory(self, path: str) -> bool:
+        """Whether the name is a directory."""
+
+    def list(self, path: str) -> list[str]:
+        """The names in a directory, sorted."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file or directory another name, replacing a file of that name."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a directory and all in it."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable."""
+
+
+# struct flock of 64-bit Linux: type, whence, start, length, pid.
+_OFD_WRITE_LOCK = struct.pack("hhqqi4x", getattr(fcntl, "F_WRLCK", 1), os.SEEK_SET, 0, 0, 0)
+_HAS_OFD_LOCKS = (
+    sys.platform.startswith("linux") and struct.calcsize("P") == 8 and hasattr(fcntl, "F_OFD_SETLK")
+)
+
+
+class DiskFile:
+    """A file of the operating system."""
+
+    def __init__(self, path: str, flags: int) -> None:
+        self.path = path
+        self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), FILE_MODE)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        first = os.pread(self._fd, length, offset)
+        if len(first) == length or not first:
+            return first
+        chunks = [first]
+        have = len(first)
+        while have < length and (chunk := os.pread(self._fd, length - have, offset + have)):
+            chunks.append(chunk)
+            have += len(chunk)
+        return b"".join(chunks)
+
+    def write(self, offset: int, data: bytes) -> None:
+        written = os.pwrite(self._fd, data, offset)
+        if written == len(data):
+            return
+        view = memoryview(data)
+        while written < len(data):
+            count = os.pwrite(self._fd, view[written:], offset + written)
+            if count == 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
+            written += count
+
+    def sync_data(self) -> None:
+        if sys.platform == "darwin":
+            # fsync on macOS stops at the drive's cache; F_FULLFSYNC goes through it.
+            fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(self._fd)
+
+    def sync(self) -> None:
+        if sys.platform == "darwin":
+            fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(self._fd)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def allocate(self, size: int) -> None:
+        if size <= self.size():
+            return
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._fd, 0, size)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+        os.ftruncate(self._fd, size)
+
+    def try_lock(self) -> bool:
+        if fcntl is None:  # pragma: no cover - see the import
+            raise OSError(errno.ENOSYS, "this system has no POSIX file locks", self.path)
+        try:
+            if _HAS_OFD_LOCKS:
+                # etcd takes an OFD lock on Linux, which a flock would not exclude.
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _OFD_WRITE_LOCK)
+            else:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+class DiskFileSystem:
+    """The operating system's files."""
+
+    def open(self, path: str) -> File:
+        return DiskFile(path, os.O_RDWR)
+
+    def open_read_only(self, path: str) -> File:
+        return DiskFile(path, os.O_RDONLY)
+
+    def create(self, path: str) -> File:
+        return DiskFile(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+
+    def make_directory(self, path: str) -> None:
+        os.mkdir(path, DIRECTORY_MODE)
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def is_directory(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def list(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+    def rename(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def remove(self, path: str) -> None:
+        os.unlink(path)
+
+    def remove_tree(self, path: str) -> None:
+        shutil.rmtree(path)
+
+    def sync_directory(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+DISK: FileSystem = DiskFileSystem()
+
+
+def make_directories(fs: FileSystem, path: str) -> None:
+    """Make ``path`` and what is missing above it, each durable in its parent."""
+    if fs.is_directory(path):
+        return
+    parent = os.path.dirname(os.path.abspath(path))
+    if parent != path:
+        make_directories(fs, parent)
+    with contextlib.suppress(FileExistsError):
+        fs.make_directory(path)
+    fs.sync_directory(parent)
+
+
+def copy_file(fs: FileSystem, source: str, target: str, *, chunk_bytes: int = 1 << 20) -> None:
+    """Copy a file and make the copy durable, name included."""
+    reading = fs.open_read_only(source)
+    try:
+        writing = fs.create(target)
+        try:
+            offset = 0
+            while chunk := reading.read(offset, chunk_bytes):
+                writing.write(offset, chunk)
+                offset += len(chunk)
+            writing.sync()
+        finally:
+            writing.close()
+    finally:
+        reading.close()
+    fs.sync_directory(os.path.dirname(target) or ".")

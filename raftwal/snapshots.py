@@ -1,0 +1,218 @@
+"""Snapshot files: ``{term:016x}-{index:016x}.snap``, one checksummed message each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from raftwal.errors import (
+    NoSnapshotError,
+    ReadFailedError,
+    RecordFormatError,
+    SnapshotFileError,
+    WriteFailedError,
+)
+from raftwal.events import log
+from raftwal.fs import DISK, FileSystem, make_directories
+from raftwal.metrics import NO_SNAPSHOT_METRICS, SnapshotMetrics
+from raftwal.model import Snapshot, SnapshotMetadata
+from raftwal.wire.frames import extend_crc
+from raftwal.wire.messages import (
+    decode_snapshot,
+    decode_snapshot_file,
+    encode_snapshot,
+    encode_snapshot_file,
+)
+
+_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap")
+
+
+class SnapshotName(NamedTuple):
+    """A snapshot file's name sorts by term, then index: the newest last."""
+
+    term: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
+
+    def __str__(self) -> str:
+        return f"{self.term:016x}-{self.index:016x}.snap"
+
+    @classmethod
+    def parse(cls, file_name: str) -> SnapshotName | None:
+        """The parts of a snapshot's file name, or ``None`` for any other name."""
+        match = _NAME.fullmatch(file_name)
+        return None if match is None else cls(int(match[1], 16), int(match[2], 16))
+
+
+class Snapshotter:
+    """Saves snapshots into a directory, made if absent, and loads the newest whole one."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fs: FileSystem = DISK,
+        metrics: SnapshotMetrics = NO_SNAPSHOT_METRICS,
+    ) -> None:
+        self._fs = fs
+        self._directory = os.fspath(path)
+        self._metrics = metrics
+
+    def save(self, snapshot: Snapshot) -> str:
+        """Save a snapshot; its file is whole and durable when this returns its path.
+
+        Written under another name, synced, renamed, the directory synced: a crash
+        leaves the whole file or none.
+
+        Raises `WriteFailedError`; then there is no file of that name, or the one that
+        was there before.
+        """
+        started = time.perf_counter()
+        metadata = snapshot.metadata
+        data = encode_snapshot(snapshot)
+        content = encode_snapshot_file(extend_crc(0, data), data)
+        path = os.path.join(self._directory, str(SnapshotName(metadata.term, metadata.index)))
+        in_writing = f"{path}.tmp"
+        try:
+            make_directories(self._fs, self._directory)
+            file = self._fs.create(in_writing)
+            try:
+                file.write(0, content)
+                sync_started = time.perf_counter()
+                file.sync()
+                self._metrics.sync_seconds.observe(time.perf_counter() - sync_started)
+            finally:
+                file.close()
+            self._fs.rename(in_writing, path)
+            self._fs.sync_directory(self._directory)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._fs.remove(in_writing)
+            log.error("snapshot_failed", path=path, error=str(error))
+            raise WriteFailedError(
+                f"cannot save the snapshot: {error.strerror or error}",
+                path=path,
+                index=metadata.index,
+            ) from error
+        seconds = time.perf_counter() - started
+        self._metrics.save_seconds.observe(seconds)
+        self._metrics.saved.inc()
+        log.info(
+            "snapshot_saved",
+            path=path,
+            index=metadata.index,
+            term=metadata.term,
+            bytes=len(content),
+            seconds=round(seconds, 6),
+        )
+        return path
+
+    def names(self) -> list[SnapshotName]:
+        """The snapshot files there are, newest first; whole or not.
+
+        Raises `ReadFailedError`.
+        """
+        if not self._fs.is_directory(self._directory):
+            return []
+        try:
+            file_names = self._fs.list(self._directory)
+        except OSError as error:
+            raise ReadFailedError(
+                f"cannot list the directory: {error.strerror}", path=self._directory
+            ) from error
+        names = (SnapshotName.parse(file_name) for file_name in file_names)
+        return sorted((name for name in names if name is not None), reverse=True)
+
+    def path_of(self, name: SnapshotName) -> str:
+        """The path of a snapshot's file."""
+        return os.path.join(self._directory, str(name))
+
+    def load(self) -> Snapshot:
+        """The newest snapshot that is whole.  See `load_newest` for what else happens."""
+        return self._load_first_whole(self.names())
+
+    def load_newest(self, valid_snapshots: Iterable[SnapshotMetadata]) -> Snapshot:
+        """The newest whole snapshot among those that the log vouches for.
+
+        Same index and same term count; memberships are not compared.  A file that is
+        not whole is renamed to ``<name>.broken`` and the next one is tried.
+
+        Raises `NoSnapshotError` when none is left, `ReadFailedError`.
+        """
+        vouched = {(snapshot.term, snapshot.index) for snapshot in valid_snapshots}
+        return self._load_first_whole([name for name in self.names() if name in vouched])
+
+    def read(self, name: SnapshotName) -> Snapshot:
+        """One snapshot.  Raises `SnapshotFileError`, `ReadFailedError`."""
+        path = self.path_of(name)
+        try:
+            file = self._fs.open_read_only(path)
+            try:
+                content = file.read(0, file.size())
+            finally:
+                file.close()
+        except OSError as error:
+            raise ReadFailedError(
+                f"cannot read the snapshot: {error.strerror}", path=path
+            ) from error
+        return _decode(content, path, name)
+
+    def _load_first_whole(self, names: list[SnapshotName]) -> Snapshot:
+        for name in names:
+            try:
+                return self.read(name)
+            except SnapshotFileError as error:
+                path = self.path_of(name)
+                log.warning("snapshot_set_aside", path=path, reason=error.what)
+                # The next one is tried even where the directory cannot be written.
+                with contextlib.suppress(OSError):
+                    self._fs.rename(path, f"{path}.broken")
+        raise NoSnapshotError("there is no whole snapshot that can be used", path=self._directory)
+
+    def purge(self, newest: SnapshotMetadata, keep: int) -> int:
+        """Remove all but ``keep`` of the snapshots up to ``newest``; how many went.
+
+        Newer files stay: the log may yet vouch for them.
+
+        Raises ``OSError``.
+        """
+        bound = SnapshotName(newest.term, newest.index)
+        old = [name for name in self.names() if name <= bound][max(1, keep) :]
+        for name in old:
+            self._fs.remove(self.path_of(name))
+            log.info("snapshot_purged", path=self.path_of(name))
+        if old:
+            self._fs.sync_directory(self._directory)
+        return len(old)
+
+    def remove_unfinished(self) -> None:
+        """Remove what a save that a crash interrupted left.  Raises ``OSError``."""
+        if self._fs.is_directory(self._directory):
+            for file_name in self._fs.list(self._directory):
+                if file_name.endswith(".snap.tmp"):
+                    self._fs.remove(os.path.join(self._directory, file_name))
+
+
+def _decode(content: bytes, path: str, name: SnapshotName) -> Snapshot:
+    if not content:
+        raise SnapshotFileError("the snapshot file is empty", path=path)
+    try:
+        crc, data = decode_snapshot_file(content)
+        if not data:
+            raise RecordFormatError("no data in it")
+        if extend_crc(0, data) != crc:
+            raise SnapshotFileError("the snapshot's checksum does not match", path=path)
+        snapshot = decode_snapshot(data)
+    except RecordFormatError as error:
+        raise SnapshotFileError(f"the snapshot does not parse: {error.what}", path=path) from error
+    metadata = snapshot.metadata
+    if (metadata.term, metadata.index) != name:
+        raise SnapshotFileError(
+            f"the snapshot is of index {metadata.index}, term {metadata.term}, "
+            "not what its name says",
+            path=path,
+        )
+    return snapshot

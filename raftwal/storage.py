@@ -1,0 +1,483 @@
+"""`RaftStorage`: one data directory, the log and the snapshots of one node."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry
+
+from raftwal.errors import (
+    CommitBeyondLogError,
+    IdentityMismatchError,
+    LockedError,
+    NoSnapshotError,
+    RecordFormatError,
+    SnapshotAheadOfLogError,
+    WriteFailedError,
+)
+from raftwal.events import log
+from raftwal.fs import DISK, FileSystem, make_directories
+from raftwal.metrics import NO_METRICS, StorageMetrics, storage_metrics
+from raftwal.model import (
+    START_OF_LOG,
+    ConfState,
+    Entry,
+    HardState,
+    Snapshot,
+    SnapshotMetadata,
+)
+from raftwal.snapshots import Snapshotter
+from raftwal.wal.checking import RepairReport, repair
+from raftwal.wal.log import WAL, lock_segments
+from raftwal.wal.purging import purge_segments
+from raftwal.wal.reading import LogContents, read_whole_log
+from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES, list_segments
+from raftwal.wire.schema import PbIdentity, parse
+
+WAL_DIRECTORY = "wal"
+SNAPSHOT_DIRECTORY = "snap"
+FORMAT_VERSION = 1
+
+
+class Identity(NamedTuple):
+    """Whose data directory it is, kept in the metadata of every segment."""
+
+    node_id: str
+    cluster_name: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def encode(self) -> bytes:
+        """The bytes that go into the log's metadata."""
+        message = PbIdentity(
+            format_version=self.format_version,
+            node_id=self.node_id,
+            cluster_name=self.cluster_name,
+        )
+        return bytes(message.SerializeToString(deterministic=True))
+
+    @classmethod
+    def decode(cls, metadata: bytes | None) -> Identity | None:
+        """The identity in a log's metadata, or ``None`` when it holds something else."""
+        try:
+            message = parse(PbIdentity, metadata or b"")
+        except RecordFormatError:
+            return None
+        if not message.HasField("format_version"):
+            return None
+        return cls(message.node_id, message.cluster_name, message.format_version)
+
+
+class Recovered(NamedTuple):
+    """What a node starts from.
+
+    ``snapshot`` is the newest that is whole and vouched for, or ``None``; ``entries``
+    follow on it, committed or not; ``metadata`` is what the directory was created
+    with; ``repair`` says what a torn tail cost; ``seconds`` is how long it took.
+    """
+
+    snapshot: Snapshot | None
+    hard_state: HardState
+    entries: list[Entry]
+    metadata: bytes | None
+    repair: RepairReport
+    seconds: float
+
+
+class RaftStorage:
+    """A node's log and snapshots in one directory, laid out as etcd's: ``wal/``, ``snap/``.
+
+    Made by `RaftStorage.open`.  Not thread-safe: one thread at a time.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        wal: WAL,
+        snapshotter: Snapshotter,
+        recovered: Recovered,
+        *,
+        fs: FileSystem,
+        metrics: StorageMetrics,
+        keep_segments: int,
+        keep_snapshots: int,
+    ) -> None:
+        self.data_dir = data_dir
+        self.recovered = recovered
+        self._wal = wal
+        self._snapshotter = snapshotter
+        self._fs = fs
+        self._metrics = metrics
+        self._keep_segments = keep_segments
+        self._keep_snapshots = keep_snapshots
+        self._snapshot = recovered.snapshot.metadata if recovered.snapshot else START_OF_LOG
+        self._unvouched: SnapshotMetadata | None = None
+        self._set_gauges(self._snapshot_file_time() if recovered.snapshot else 0.0)
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: str | os.PathLike[str],
+        metadata: bytes | None = None,
+        *,
+        identity: Identity | None = None,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        keep_segments: int = 5,
+        keep_snapshots: int = 5,
+        metrics: StorageMetrics | None = None,
+        registry: CollectorRegistry | None = None,
+        namespace: str = "raftwal",
+        node: str | None = None,
+        fs: FileSystem = DISK,
+        executor: Executor | None = None,
+    ) -> RaftStorage:
+        """Create the directory's log, or recover what is there.
+
+        Recovery repairs a torn tail, finds the newest snapshot that is whole and that
+        the log vouches for, and replays the log from there into ``recovered``.
+
+        ``identity`` (or raw ``metadata``, at most one of the two) is written when the
+        log is created and compared when it is opened; with neither, a log of any
+        identity is opened.  ``registry``, ``namespace`` and ``node`` (the value of the
+        metrics' ``node`` label, the identity's node id or the directory by default)
+        choose where metrics go, or ``metrics`` gives them ready made.
+
+        Raises `IdentityMismatchError`, `LockedError`, the subclasses of
+        `CorruptionError`, `ReadFailedError`, `WriteFailedError`; the directory is then
+        as it was found, but for a repaired torn tail.
+        """
+        if metadata is not None and identity is not None:
+            raise ValueError("give metadata or identity, not both")
+        directory = os.fspath(data_dir)
+        if metrics is None:
+            name = node or (identity.node_id if identity else directory)
+            metrics = storage_metrics(name, registry=registry, namespace=namespace)
+        expected = identity.encode() if identity is not None else metadata
+        opening = _Opening(directory, fs, metrics, segment_bytes, executor)
+        wal, recovered = opening.create_or_recover(expected)
+        try:
+            return cls(
+                directory,
+                wal,
+                opening.snapshotter,
+                recovered,
+                fs=fs,
+                metrics=metrics,
+                keep_segments=keep_segments,
+                keep_snapshots=keep_snapshots,
+            )
+        except BaseException:
+            wal.close()
+            raise
+
+    @property
+    def hard_state(self) -> HardState:
+        """The last hard state saved or recovered."""
+        return self._wal.hard_state
+
+    @property
+    def last_index(self) -> int:
+        """The index of the last entry, or of a newer snapshot."""
+        return self._wal.last_index
+
+    @property
+    def snapshot_metadata(self) -> SnapshotMetadata:
+        """The newest snapshot that the log vouches for; index 0 when there is none."""
+        return self._snapshot
+
+    @property
+    def failure(self) -> OSError | None:
+        """The error after which the storage refuses every call, if there was one."""
+        return self._wal.failure
+
+    def save(self, hard_state: HardState | None, entries: Iterable[Entry] = ()) -> None:
+        """Append to the log as `WAL.save` does; durable when this returns.
+
+        Raises `InvalidEntryError` before anything is written, `WriteFailedError`,
+        `ClosedError`.
+        """
+        try:
+            self._wal.save(hard_state, entries)
+        finally:
+            self._note_failure()
+        if self._unvouched is not None and self._unvouched.index <= self.hard_state.commit:
+            self._adopt(self._unvouched)
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Save a snapshot: its file first, then its record in the log, both durable.
+
+        Then, if the log vouches for it (it is not above the commit index), segments
+        and snapshots that it makes needless are purged; a snapshot that is ahead of
+        the commit index (one received from a peer) waits for the `save` that moves it.
+
+        Raises `WriteFailedError`, `ClosedError`.
+        """
+        self._snapshotter.save(snapshot)
+        self.record_snapshot(snapshot.metadata)
+
+    def save_snapshot_file(self, snapshot: Snapshot) -> None:
+        """The first half of `save_snapshot`: the file.  Safe in another thread.
+
+        Raises `WriteFailedError`; the log is not affected.
+        """
+        self._snapshotter.save(snapshot)
+
+    def record_snapshot(self, metadata: SnapshotMetadata) -> None:
+        """The second half of `save_snapshot`: the record in the log, and the purge."""
+        if metadata.conf_state is None:
+            metadata = metadata._replace(conf_state=ConfState())
+        try:
+            self._wal.save_snapshot(metadata)
+        finally:
+            self._note_failure()
+        if metadata.index <= self.hard_state.commit:
+            self._adopt(metadata)
+        else:
+            self._unvouched = metadata
+
+    def load_snapshot(self) -> Snapshot | None:
+        """The newest snapshot that the log vouches for, read again, or ``None``.
+
+        Raises `NoSnapshotError` when its file is no longer whole, `ReadFailedError`.
+        """
+        if self._snapshot.index == 0:
+            return None
+        return self._snapshotter.load_newest([self._snapshot])
+
+    def release(self, index: int) -> None:
+        """Unlock the segments that hold nothing above ``index``, but for the last."""
+        self._wal.release_to(index)
+
+    def purge(self) -> None:
+        """Remove released segments and old snapshots beyond those to keep.
+
+        A file that cannot be removed is logged and left for the next time: nothing
+        depends on its being gone.
+        """
+        wal_directory = os.path.join(self.data_dir, WAL_DIRECTORY)
+        try:
+            purged = purge_segments(self._fs, wal_directory, self._keep_segments)
+            self._metrics.purged_segments.inc(purged)
+            purged = self._snapshotter.purge(self._snapshot, self._keep_snapshots)
+            self._metrics.purged_snapshots.inc(purged)
+        except OSError as error:
+            log.warning("purge_failed", path=self.data_dir, error=str(error))
+
+    def flush(self) -> None:
+        """Hand records that wait for the next sync to the system, without a sync."""
+        try:
+            self._wal.flush()
+        finally:
+            self._note_failure()
+
+    def sync(self) -> None:
+        """Make everything saved so far durable."""
+        try:
+            self._wal.sync()
+        finally:
+            self._note_failure()
+
+    def close(self) -> None:
+        """Sync and close.  After a failure nothing is synced again.  Idempotent."""
+        self._wal.close()
+
+    def __enter__(self) -> RaftStorage:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _adopt(self, snapshot: SnapshotMetadata) -> None:
+        """Make a snapshot that is durable, recorded and vouched for the one to start from."""
+        self._unvouched = None
+        if snapshot.index < self._snapshot.index:
+            return
+        self._snapshot = snapshot
+        self._metrics.snapshot_index.set(snapshot.index)
+        self._metrics.snapshot_time.set(time.time())
+        self.release(snapshot.index)
+        self.purge()
+
+    def _note_failure(self) -> None:
+        if self._wal.failure is not None:
+            self._metrics.failed.set(1)
+
+    def _snapshot_file_time(self) -> float:
+        # Only a figure for the operator, so the real file system will do.
+        for name in self._snapshotter.names():
+            if name == (self._snapshot.term, self._snapshot.index):
+                try:
+                    return os.stat(self._snapshotter.path_of(name)).st_mtime
+                except OSError:
+                    break
+        return time.time()
+
+    def _set_gauges(self, snapshot_time: float) -> None:
+        metrics = self._metrics
+        metrics.failed.set(0)
+        metrics.snapshot_index.set(self._snapshot.index)
+        metrics.snapshot_time.set(snapshot_time)
+        metrics.wal.term.set(self.hard_state.term)
+        metrics.wal.commit_index.set(self.hard_state.commit)
+        metrics.wal.last_index.set(self.last_index)
+
+
+class _Opening:
+    """The steps from a directory to an open log and what was recovered from it."""
+
+    def __init__(
+        self,
+        data_dir: str,
+        fs: FileSystem,
+        metrics: StorageMetrics,
+        segment_bytes: int,
+        executor: Executor | None,
+    ) -> None:
+        self._data_dir = data_dir
+        self._fs = fs
+        self._metrics = metrics
+        self._segment_bytes = segment_bytes
+        self._executor = executor
+        self._wal_directory = os.path.join(data_dir, WAL_DIRECTORY)
+        self.snapshotter = Snapshotter(
+            os.path.join(data_dir, SNAPSHOT_DIRECTORY), fs=fs, metrics=metrics.snapshots
+        )
+
+    def create_or_recover(self, metadata: bytes | None) -> tuple[WAL, Recovered]:
+        started = time.perf_counter()
+        if not self._fs.exists(self._wal_directory):
+            return self._create(metadata, started)
+        return self._recover(metadata, started)
+
+    def _create(self, metadata: bytes | None, started: float) -> tuple[WAL, Recovered]:
+        if self.snapshotter.names():
+            raise SnapshotAheadOfLogError(
+                "there are snapshots, but no log that goes with them", path=self._data_dir
+            )
+        try:
+            make_directories(self._fs, os.path.join(self._data_dir, SNAPSHOT_DIRECTORY))
+        except OSError as error:
+            raise WriteFailedError(
+                f"cannot make the data directory: {error.strerror or error}",
+                path=self._data_dir,
+            ) from error
+        wal = WAL.create(
+            self._wal_directory,
+            metadata,
+            segment_bytes=self._segment_bytes,
+            fs=self._fs,
+            metrics=self._metrics.wal,
+            executor=self._executor,
+        )
+        seconds = time.perf_counter() - started
+        log.info("storage_created", path=self._data_dir, seconds=round(seconds, 6))
+        recovered = Recovered(None, HardState(), [], metadata, RepairReport(False), seconds)
+        return wal, recovered
+
+    def _recover(self, metadata: bytes | None, started: float) -> tuple[WAL, Recovered]:
+        segments = list_segments(self._fs, self._wal_directory)
+        # A log that another process writes to can look torn or worse; ask first.
+        for _, file in lock_segments(self._fs, self._wal_directory, segments[-1:]):
+            file.close()
+        survey, _ = read_whole_log(self._fs, self._wal_directory)
+        if metadata is not None:
+            self._check_identity(survey.metadata, metadata)
+        repaired = RepairReport(repaired=False)
+        snapshot = self._newest_snapshot(survey, segments[0].index)
+        self._check_commit(survey, snapshot)
+        if survey.torn_tail is not None:
+            repaired = repair(self._wal_directory, fs=self._fs)
+            self._metrics.repairs.inc()
+        start = snapshot.metadata if snapshot is not None else START_OF_LOG
+        wal = WAL.open(
+            self._wal_directory,
+            start,
+            segment_bytes=self._segment_bytes,
+            fs=self._fs,
+            metrics=self._metrics.wal,
+            executor=self._executor,
+        )
+        try:
+            contents = wal.read_all()
+            self.snapshotter.remove_unfinished()
+        except BaseException:
+            wal.close()
+            raise
+        recovered = Recovered(
+            snapshot,
+            contents.hard_state,
+            # Entries that a received snapshot contradicts (Raft paper, figure 13,
+            # step 7): the node had them before, and its leader then sent it others.
+            contents.entries[contents.stale_entries :],
+            contents.metadata,
+            repaired,
+            time.perf_counter() - started,
+        )
+        log.info(
+            "storage_recovered",
+            path=self._data_dir,
+            snapshot_index=start.index,
+            snapshot_term=start.term,
+            entries=len(recovered.entries),
+            last_index=start.index + len(recovered.entries),
+            term=recovered.hard_state.term,
+            commit=recovered.hard_state.commit,
+            repaired=repaired.repaired,
+            seconds=round(recovered.seconds, 6),
+        )
+        return wal, recovered
+
+    def _check_identity(self, found: bytes | None, expected: bytes) -> None:
+        if found == expected:
+            return
+        theirs, ours = Identity.decode(found), Identity.decode(expected)
+        if theirs is not None and ours is not None:
+            what = "the data directory belongs to " + ", ".join(
+                f"{field.replace('_', ' ')} {their!r}, not {our!r}"
+                for field, their, our in zip(Identity._fields, theirs, ours, strict=True)
+                if their != our
+            )
+        else:
+            what = f"the log was created with other metadata: {found!r}, not {expected!r}"
+        raise IdentityMismatchError(what, path=self._data_dir)
+
+    def _newest_snapshot(self, survey: LogContents, first_index: int) -> Snapshot | None:
+        vouched = [snapshot for snapshot in survey.valid_snapshots if snapshot.index > 0]
+        try:
+            return self.snapshotter.load_newest(vouched)
+        except NoSnapshotError:
+            if first_index > 0:
+                raise SnapshotAheadOfLogError(
+                    f"the log starts at index {first_index}, and no snapshot before that is "
+                    "whole and vouched for",
+                    path=self._data_dir,
+                    index=first_index,
+                    advice="Put the missing snapshot file back; otherwise empty this node's "
+                    "data directory and let it rejoin from its peers",
+                ) from None
+            return None
+
+    def _check_commit(self, survey: LogContents, snapshot: Snapshot | None) -> None:
+        last_index = survey.entries[-1].index if survey.entries else 0
+        if snapshot is not None:
+            last_index = max(last_index, snapshot.metadata.index)
+        commit = survey.hard_state.commit
+        if commit > last_index:
+            raise CommitBeyondLogError(
+                f"the log commits index {commit} but ends at {last_index}",
+                path=self._wal_directory,
+                index=commit,
+            )
+
+
+__all__ = [
+    "FORMAT_VERSION",
+    "NO_METRICS",
+    "Identity",
+    "LockedError",
+    "RaftStorage",
+    "Recovered",
+]

@@ -1,0 +1,27 @@
+"""The log: segments, the append side, the read side, repair."""
+
+from raftwal.wal.checking import (
+    RepairReport,
+    VerifyReport,
+    repair,
+    valid_snapshots,
+    verify,
+    verify_whole,
+)
+from raftwal.wal.log import WAL, wal_exists
+from raftwal.wal.reading import LogContents, WALReader
+from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
+
+__all__ = [
+    "DEFAULT_SEGMENT_BYTES",
+    "WAL",
+    "LogContents",
+    "RepairReport",
+    "VerifyReport",
+    "WALReader",
+    "repair",
+    "valid_snapshots",
+    "verify",
+    "verify_whole",
+    "wal_exists",
+]

@@ -1,0 +1,205 @@
+"""The append side: frames into the tail segment, one write and one sync a save."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import Executor
+
+from raftwal.errors import ClosedError, WriteFailedError
+from raftwal.events import log
+from raftwal.fs import File, FileSystem
+from raftwal.metrics import WALMetrics
+from raftwal.model import EMPTY_HARD_STATE, HardState
+from raftwal.wal.cut_rule import HandedOver
+from raftwal.wal.preparation import SegmentPreparation
+from raftwal.wal.segments import SegmentName
+from raftwal.wire.frames import CRC, HARD_STATE, METADATA, encode_frame, extend_crc
+from raftwal.wire.messages import encode_hard_state
+
+SLOW_SYNC_SECONDS = 1.0
+
+
+class Appender:
+    """The tail of a log that is open for appending.
+
+    After the first failed write or sync every call raises `WriteFailedError`: what
+    reached the disk is then unknown, and only a fresh read can tell.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        files: list[tuple[SegmentName, File]],
+        *,
+        offset: int,
+        crc: int,
+        metadata: bytes | None,
+        segment_bytes: int,
+        metrics: WALMetrics,
+        executor: Executor | None,
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._files = files
+        self._offset = offset
+        self._crc = crc
+        self._metadata = metadata
+        self._segment_bytes = segment_bytes
+        self._metrics = metrics
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._handed_over = HandedOver(offset)
+        self._failure: OSError | None = None
+        self._closed = False
+        self._preparation = SegmentPreparation(fs, directory, segment_bytes, executor)
+        metrics.segments.set(len(files))
+
+    @property
+    def failure(self) -> OSError | None:
+        """The error after which the log refuses every call, if there was one."""
+        return self._failure
+
+    def check_usable(self) -> None:
+        """Raises `ClosedError` or `WriteFailedError`."""
+        if self._closed:
+            raise ClosedError("the log is closed", path=self._directory)
+        if self._failure is not None:
+            raise WriteFailedError(
+                f"the log refuses every call after a failure: {self._failure}",
+                path=self._directory,
+            ) from self._failure
+
+    def add(self, record_type: int, data: bytes | None) -> None:
+        """Queue one record for the next write."""
+        self.add_all([(record_type, data)])
+
+    def add_all(self, records: list[tuple[int, bytes | None]]) -> None:
+        """Queue records for the next write."""
+        frames = []
+        crc = self._crc
+        for record_type, data in records:
+            if data is not None:
+                crc = extend_crc(crc, data)
+            frames.append(encode_frame(record_type, data, crc))
+        self._crc = crc
+        self._queue(frames)
+
+    def add_crc(self) -> None:
+        """Queue a record that states the chain's value, as each segment starts with."""
+        self._queue([encode_frame(CRC, None, self._crc)])
+
+    def _queue(self, frames: list[bytes]) -> None:
+        total = sum(map(len, frames))
+        self._pending += frames
+        self._pending_bytes += total
+        self._handed_over.append(frames, total)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the segment has reached its size, by etcd's rule."""
+        return self._handed_over.offset >= self._segment_bytes
+
+    def flush(self) -> None:
+        """Hand what is queued to the system, without waiting for the disk."""
+        if not self._pending:
+            return
+        data = b"".join(self._pending)
+        started = time.perf_counter()
+        try:
+            self._tail.write(self._offset, data)
+        except OSError as error:
+            raise self._fail("write", error) from error
+        self._metrics.write_seconds.observe(time.perf_counter() - started)
+        self._metrics.written_bytes.inc(len(data))
+        self._offset += len(data)
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._handed_over.flush()
+
+    def sync(self) -> None:
+        """Write what is queued; when this returns, all of it is durable."""
+        self.flush()
+        started = time.perf_counter()
+        try:
+            self._tail.sync_data()
+        except OSError as error:
+            raise self._fail("data sync", error) from error
+        elapsed = time.perf_counter() - started
+        self._metrics.sync_seconds.observe(elapsed)
+        if elapsed > SLOW_SYNC_SECONDS:
+            log.warning("wal_slow_sync", path=self._tail.path, seconds=round(elapsed, 6))
+
+    def cut(self, last_index: int, hard_state: HardState) -> None:
+        """Close the tail segment and go on in a new one.
+
+        The old segment is whole and durable before the new one gets its name, and the
+        new one's header is durable before that too: a crash at any point leaves a log
+        that ends where it did, or one with an empty segment more.
+        """
+        self.flush()
+        try:
+            self._tail.truncate(self._offset)
+            self._tail.sync()
+            file = self._preparation.take()
+        except OSError as error:
+            raise self._fail("cut", error) from error
+        previous, _ = self._files[-1]
+        segment = SegmentName(previous.sequence + 1, last_index + 1)
+        self._files.append((segment, file))
+        self._offset = 0
+        self._handed_over = HandedOver(0)
+        self.add_header(hard_state)
+        self.sync()
+        path = os.path.join(self._directory, str(segment))
+        try:
+            self._fs.rename(file.path, path)
+            self._fs.sync_directory(self._directory)
+        except OSError as error:
+            raise self._fail("cut", error) from error
+        file.path = path
+        self._metrics.cuts.inc()
+        self._metrics.segments.set(len(self._files))
+        log.info("wal_cut", path=path, sequence=segment.sequence, index=segment.index)
+
+    def add_header(self, hard_state: HardState) -> None:
+        """Queue what every segment but the first starts with."""
+        self.add_crc()
+        self.add(METADATA, self._metadata)
+        if hard_state != EMPTY_HARD_STATE:
+            self.add(HARD_STATE, encode_hard_state(hard_state))
+
+    def release_to(self, index: int) -> None:
+        """Unlock the segments wholly below ``index``, but for the last of them."""
+        below = sum(1 for segment, _ in self._files if segment.index < index)
+        for _, file in self._files[: max(0, below - 1)]:
+            file.close()
+        del self._files[: max(0, below - 1)]
+
+    def close(self) -> None:
+        """Sync, unless the log failed, and close.  Closing twice is harmless."""
+        if self._closed:
+            return
+        try:
+            # Never after a failure: a second sync could report success for lost data.
+            if self._failure is None:
+                self.sync()
+        finally:
+            self._closed = True
+            for _, file in self._files:
+                file.close()
+            self._preparation.close()
+
+    @property
+    def _tail(self) -> File:
+        return self._files[-1][1]
+
+    def _fail(self, call: str, error: OSError) -> WriteFailedError:
+        self._failure = error
+        log.error("wal_failed", path=self._tail.path, call=call, error=str(error))
+        return WriteFailedError(
+            f"{call} failed: {error.strerror or error}",
+            path=self._tail.path,
+            offset=self._offset,
+        )

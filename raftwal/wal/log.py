@@ -1,0 +1,421 @@
+"""`WAL`: create, open, save, cut, release, close."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+
+from raftwal.errors import (
+    ClosedError,
+    InvalidEntryError,
+    LockedError,
+    NotReadYetError,
+    WriteFailedError,
+)
+from raftwal.events import log
+from raftwal.fs import DISK, File, FileSystem, make_directories
+from raftwal.metrics import NO_WAL_METRICS, WALMetrics
+from raftwal.model import (
+    EMPTY_HARD_STATE,
+    MAX_UINT64,
+    START_OF_LOG,
+    Entry,
+    HardState,
+    SnapshotMetadata,
+)
+from raftwal.wal.appending import Appender
+from raftwal.wal.reading import LogContents, LogEnd, WALReader, read_log
+from raftwal.wal.segments import (
+    DEFAULT_SEGMENT_BYTES,
+    SegmentName,
+    is_wal_directory,
+    list_segments,
+    segments_from,
+)
+from raftwal.wire.frames import CRC, ENTRY, HARD_STATE, METADATA, SNAPSHOT, encode_frame, extend_crc
+from raftwal.wire.messages import encode_entry, encode_hard_state, encode_snapshot_record
+
+
+class WAL:
+    """A write-ahead log in etcd's on-disk format, open for appending.
+
+    Made by `WAL.create` or `WAL.open`; `WAL.open_for_read` gives a reader.  A log that
+    was opened must be read to its end with `read_all` before the first save.  Not
+    thread-safe: one thread at a time.
+
+    After a failed write or sync every further call raises `WriteFailedError`.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        files: list[tuple[SegmentName, File]],
+        start: SnapshotMetadata,
+        segment_bytes: int,
+        metrics: WALMetrics,
+        executor: Executor | None,
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._files = files
+        self._start = start
+        self._segment_bytes = segment_bytes
+        self._metrics = metrics
+        self._executor = executor
+        self._appender: Appender | None = None
+        self._closed = False
+        self._hard_state = EMPTY_HARD_STATE
+        self._last_index = 0
+        self._last_term = 0
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        metadata: bytes | None = None,
+        *,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        fs: FileSystem = DISK,
+        metrics: WALMetrics = NO_WAL_METRICS,
+        executor: Executor | None = None,
+    ) -> WAL:
+        """Make a new log in the directory ``path`` and open it for appending.
+
+        Atomic: it is made in ``<path>.tmp``, synced, then renamed; a crash leaves
+        either no log or a whole one.  ``metadata`` is kept in every segment.
+        ``segment_bytes`` is the size at which a segment is cut.
+
+        Raises ``FileExistsError`` when ``path`` exists and is not an empty directory,
+        and `WriteFailedError`.
+        """
+        directory = os.fspath(path)
+        if fs.exists(directory) and (not fs.is_directory(directory) or fs.list(directory)):
+            raise FileExistsError(f"a log, or something else, is already there: {directory}")
+        if segment_bytes <= 0:
+            raise ValueError(f"segment_bytes must be positive, not {segment_bytes}")
+        parent = os.path.dirname(os.path.abspath(directory))
+        in_making = directory.rstrip(os.sep) + ".tmp"
+        segment = SegmentName(0, 0)
+        crc, header = _first_header(metadata)
+        file: File | None = None
+        try:
+            make_directories(fs, parent)
+            if fs.exists(in_making):
+                fs.remove_tree(in_making)
+            fs.make_directory(in_making)
+            file = fs.create(os.path.join(in_making, str(segment)))
+            if not file.try_lock():
+                raise LockedError("the log being made is locked", path=file.path)
+            file.allocate(segment_bytes)
+            file.write(0, header)
+            file.sync()
+            fs.sync_directory(in_making)
+            fs.rename(in_making, directory)
+            fs.sync_directory(parent)
+        except OSError as error:
+            if file is not None:
+                file.close()
+            with contextlib.suppress(OSError):
+                fs.remove_tree(in_making)
+            raise WriteFailedError(
+                f"cannot create the log: {error.strerror or error}", path=directory
+            ) from error
+        file.path = os.path.join(directory, str(segment))
+        wal = cls(fs, directory, [(segment, file)], START_OF_LOG, segment_bytes, metrics, executor)
+        wal._start_appending(metadata, len(header), crc)
+        log.info("wal_created", path=directory, segment_bytes=segment_bytes)
+        return wal
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        snapshot: SnapshotMetadata | None = None,
+        *,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        fs: FileSystem = DISK,
+        metrics: WALMetrics = NO_WAL_METRICS,
+        executor: Executor | None = None,
+    ) -> WAL:
+        """Open a log for appending, from ``snapshot`` (index and term) or the beginning.
+
+        Takes the exclusive lock of every segment from there on; writes nothing yet.
+
+        Raises `NotAWalError`, `MissingSegmentError`, `LockedError`, `ReadFailedError`.
+        """
+        directory = os.fspath(path)
+        start = START_OF_LOG if snapshot is None else snapshot
+        segments = segments_from(directory, list_segments(fs, directory), start.index)
+        files = lock_segments(fs, directory, segments)
+        return cls(fs, directory, files, start, segment_bytes, metrics, executor)
+
+    @staticmethod
+    def open_for_read(
+        path: str | os.PathLike[str],
+        snapshot: SnapshotMetadata | None = None,
+        *,
+        fs: FileSystem = DISK,
+    ) -> WALReader:
+        """Open a log for reading, from ``snapshot`` or the beginning: no lock, no writes.
+
+        Raises `NotAWalError`, `MissingSegmentError`, `ReadFailedError`.
+        """
+        return WALReader(os.fspath(path), START_OF_LOG if snapshot is None else snapshot, fs)
+
+    def read_all(self) -> LogContents:
+        """Everything from the start snapshot on; the log is then ready for appending.
+
+        Whatever an unfinished write left beyond the end is zeroed, durably, so that
+        it can never be taken for a record.
+
+        Raises the subclasses of `CorruptionError`, `TornTailError` (see
+        `raftwal.repair`), `ReadFailedError`, `WriteFailedError`, and `ClosedError`
+        when the log was read before.
+        """
+        if self._closed:
+            raise ClosedError("the log is closed", path=self._directory)
+        if self._appender is not None:
+            raise ClosedError("the log was read already", path=self._directory)
+        segments = [segment for segment, _ in self._files]
+        contents, end = read_log(self._fs, self._directory, segments, self._start)
+        if contents.torn_tail is not None:
+            raise contents.torn_tail
+        self._clear_remains(end)
+        self._hard_state = contents.hard_state
+        self._last_index = end.last_index
+        self._last_term = end.last_term
+        appender = self._start_appending(contents.metadata, end.position.offset, end.crc)
+        if end.position.offset == 0:
+            appender.add_header(self._hard_state)
+        log.info(
+            "wal_opened",
+            path=self._directory,
+            segments=len(self._files),
+            entries=len(contents.entries),
+            last_index=self._last_index,
+            term=self._hard_state.term,
+            commit=self._hard_state.commit,
+        )
+        return contents
+
+    def _clear_remains(self, end: LogEnd) -> None:
+        if end.is_clean:
+            return
+        _, tail = self._files[-1]
+        try:
+            size = tail.size()
+            tail.truncate(end.position.offset)
+            tail.allocate(size)
+            tail.sync()
+        except OSError as error:
+            raise WriteFailedError(
+                f"cannot clear what an unfinished write left: {error.strerror or error}",
+                path=tail.path,
+                offset=end.position.offset,
+            ) from error
+        log.info("wal_remains_cleared", path=tail.path, offset=end.position.offset)
+
+    def _start_appending(self, metadata: bytes | None, offset: int, crc: int) -> Appender:
+        self._appender = Appender(
+            self._fs,
+            self._directory,
+            self._files,
+            offset=offset,
+            crc=crc,
+            metadata=metadata,
+            segment_bytes=self._segment_bytes,
+            metrics=self._metrics,
+            executor=self._executor,
+        )
+        return self._appender
+
+    @property
+    def hard_state(self) -> HardState:
+        """The last hard state saved or read."""
+        return self._hard_state
+
+    @property
+    def last_index(self) -> int:
+        """The index of the last entry saved or read, or of a newer snapshot."""
+        return self._last_index
+
+    @property
+    def failure(self) -> OSError | None:
+        """The error after which the log refuses every call, if there was one."""
+        return self._appender.failure if self._appender is not None else None
+
+    def save(self, hard_state: HardState | None, entries: Iterable[Entry] = ()) -> None:
+        """Append entries, then the hard state; durable when this returns.
+
+        Entries follow on each other; the first follows on the last one saved or
+        replaces an earlier one, and then everything after that is gone.  An empty or
+        ``None`` hard state saves entries alone.  As in etcd, a save that only moves
+        the commit index is not synced: its record goes out with the next that is.
+
+        Raises `InvalidEntryError` before anything is written, `WriteFailedError` when
+        a write or sync fails or has failed, `ClosedError`, `NotReadYetError`.
+        """
+        appender = self._ready()
+        if not isinstance(entries, Sequence):
+            entries = list(entries)
+        state = None if hard_state is None or hard_state == EMPTY_HARD_STATE else hard_state
+        if state is None and not entries:
+            return
+        self._check_entries(entries)
+        if state is not None:
+            self._check_hard_state(state, entries[-1][0] if entries else self._last_term)
+        must_sync = bool(entries) or (state is not None and state[:2] != self._hard_state[:2])
+        records: list[tuple[int, bytes | None]] = [
+            (ENTRY, encode_entry(entry)) for entry in entries
+        ]
+        if state is not None:
+            records.append((HARD_STATE, encode_hard_state(state)))
+        appender.add_all(records)
+        if entries:
+            self._last_term, self._last_index = entries[-1][:2]
+            self._metrics.entries.inc(len(entries))
+            self._metrics.last_index.set(self._last_index)
+        if state is not None:
+            self._hard_state = state
+            self._metrics.term.set(state.term)
+            self._metrics.commit_index.set(state.commit)
+        if appender.is_full:
+            # As etcd does: the save at hand is made durable by the cut itself.
+            appender.cut(self._last_index, self._hard_state)
+        elif must_sync:
+            appender.sync()
+
+    def save_snapshot(self, snapshot: SnapshotMetadata) -> None:
+        """Record that there is a snapshot; durable when this returns.
+
+        Raises as `save` does.
+        """
+        appender = self._ready()
+        _check_uint64("snapshot index", snapshot.index)
+        _check_uint64("snapshot term", snapshot.term)
+        appender.add(SNAPSHOT, encode_snapshot_record(snapshot))
+        self._last_index = max(self._last_index, snapshot.index)
+        appender.sync()
+        self._metrics.last_index.set(self._last_index)
+
+    def flush(self) -> None:
+        """Hand records that wait for the next sync to the system, without a sync."""
+        self._ready().flush()
+
+    def sync(self) -> None:
+        """Make everything saved so far durable."""
+        self._ready().sync()
+
+    def release_to(self, index: int) -> None:
+        """Unlock the segments that hold nothing above ``index``, but for the last of them.
+
+        They may then be removed: see `raftwal.wal.purging`.
+        """
+        self._ready().release_to(index)
+
+    def close(self) -> None:
+        """Sync and close.  After a failure nothing is synced again.  Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._appender is not None:
+            self._appender.close()
+        else:
+            for _, file in self._files:
+                file.close()
+        log.info("wal_closed", path=self._directory)
+
+    def __enter__(self) -> WAL:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _ready(self) -> Appender:
+        if self._closed:
+            raise ClosedError("the log is closed", path=self._directory)
+        if self._appender is None:
+            raise NotReadYetError("the log was not read yet", path=self._directory)
+        self._appender.check_usable()
+        return self._appender
+
+    def _check_entries(self, entries: Sequence[Entry]) -> None:
+        last = None
+        for term, index, data, entry_type in entries:
+            _check_uint64("entry term", term)
+            _check_uint64("entry index", index)
+            if index == 0:
+                raise InvalidEntryError("entries count from index 1", index=0)
+            if last is None:
+                if index > self._last_index + 1:
+                    raise InvalidEntryError(
+                        f"entry {index} cannot follow entry {self._last_index}", index=index
+                    )
+            elif index != last + 1:
+                raise InvalidEntryError(f"entry {index} cannot follow entry {last}", index=index)
+            if data is not None and not isinstance(data, bytes):
+                raise InvalidEntryError(
+                    f"an entry's data must be bytes, not {type(data).__name__}", index=index
+                )
+            if entry_type not in (0, 1, 2):
+                raise InvalidEntryError(f"unknown entry type {entry_type!r}", index=index)
+            last = index
+
+    def _check_hard_state(self, state: HardState, last_term: int) -> None:
+        for name, value in zip(state._fields, state, strict=True):
+            _check_uint64(name, value)
+        lowest = max(self._hard_state.term, last_term)
+        if state.term < lowest:
+            raise InvalidEntryError(f"a hard state of term {state.term} after term {lowest}")
+
+
+def _check_uint64(name: str, value: int) -> None:
+    if not 0 <= value <= MAX_UINT64:
+        raise InvalidEntryError(f"{name} {value} does not fit an unsigned 64-bit integer")
+
+
+def _first_header(metadata: bytes | None) -> tuple[int, bytes]:
+    crc = 0
+    frames = [encode_frame(CRC, None, crc)]
+    for record_type, data in (
+        (METADATA, metadata),
+        (SNAPSHOT, encode_snapshot_record(START_OF_LOG)),
+    ):
+        if data is not None:
+            crc = extend_crc(crc, data)
+        frames.append(encode_frame(record_type, data, crc))
+    return crc, b"".join(frames)
+
+
+def lock_segments(
+    fs: FileSystem, directory: str, segments: list[SegmentName]
+) -> list[tuple[SegmentName, File]]:
+    """Open segments to write, each with its exclusive lock.
+
+    Raises `LockedError` or `WriteFailedError`, holding nothing.
+    """
+    files: list[tuple[SegmentName, File]] = []
+    try:
+        for segment in segments:
+            path = os.path.join(directory, str(segment))
+            file = fs.open(path)
+            files.append((segment, file))
+            if not file.try_lock():
+                raise LockedError("the log is open in another writer", path=path)
+    except BaseException as error:
+        for _, file in files:
+            file.close()
+        if isinstance(error, OSError) and not isinstance(error, LockedError):
+            raise WriteFailedError(
+                f"cannot open the log to write: {error.strerror or error}", path=directory
+            ) from error
+        raise
+    return files
+
+
+def wal_exists(path: str | os.PathLike[str], *, fs: FileSystem = DISK) -> bool:
+    """Whether ``path`` is a directory with at least one segment in it."""
+    return is_wal_directory(fs, os.fspath(path))

@@ -1,0 +1,264 @@
+"""The read side: from records to a hard state, entries and snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from raftwal.errors import (
+    CorruptionError,
+    EntryGapError,
+    HardStateOrderError,
+    MetadataConflictError,
+    RecordFormatError,
+    SnapshotMismatchError,
+    SnapshotNotFoundError,
+    TornTailError,
+)
+from raftwal.fs import DISK, FileSystem
+from raftwal.model import EMPTY_HARD_STATE, START_OF_LOG, Entry, HardState, SnapshotMetadata
+from raftwal.wal.records import Position, RecordStream
+from raftwal.wal.segments import SegmentName, list_segments, segments_from
+from raftwal.wire.frames import ENTRY, HARD_STATE, METADATA, SNAPSHOT
+from raftwal.wire.messages import decode_entry, decode_hard_state, decode_snapshot_record
+
+
+class LogContents(NamedTuple):
+    """What a log holds from its start snapshot on.
+
+    ``metadata`` is what the log was created with; ``hard_state`` the last one saved
+    (empty when there was none); ``entries`` follow on the start snapshot, or on the
+    first entry of the log when it was read whole; ``snapshots`` are the snapshot
+    records passed on the way; ``torn_tail`` describes a torn tail that reading stopped
+    in front of, or is ``None``.  ``stale_entries`` counts those at the front of
+    ``entries`` that were logged before the start snapshot's record and conflict with
+    it: the log held another term at its index.
+    """
+
+    metadata: bytes | None
+    hard_state: HardState
+    entries: list[Entry]
+    snapshots: list[SnapshotMetadata]
+    torn_tail: TornTailError | None
+    stale_entries: int
+
+    @property
+    def valid_snapshots(self) -> list[SnapshotMetadata]:
+        """The snapshots that the log vouches for: not above its commit index."""
+        commit = self.hard_state.commit
+        return [snapshot for snapshot in self.snapshots if snapshot.index <= commit]
+
+
+class LogEnd(NamedTuple):
+    """Where appending goes on: the end of the last whole record, and the chain there.
+
+    ``last_index`` is that of the last entry written, or of a snapshot saved since that
+    is ahead of it.
+    """
+
+    position: Position
+    crc: int
+    is_clean: bool
+    last_index: int
+    last_term: int
+
+
+def read_log(
+    fs: FileSystem, directory: str, segments: list[SegmentName], start: SnapshotMetadata | None
+) -> tuple[LogContents, LogEnd]:
+    """Read ``segments`` from the snapshot ``start``, or whole for ``None``.
+
+    Raises the subclasses of `CorruptionError`, and `ReadFailedError`.
+    """
+    stream = RecordStream(fs, directory, segments)
+    interpreter = _Interpreter(stream, segments[0], start)
+    handlers: dict[int, Callable[[bytes | None], None]] = {
+        METADATA: interpreter.metadata_record,
+        ENTRY: interpreter.entry_record,
+        HARD_STATE: interpreter.hard_state_record,
+        SNAPSHOT: interpreter.snapshot_record,
+    }
+    for record in stream:
+        handler = handlers.get(record.type)
+        if handler is not None:
+            try:
+                handler(record.data)
+            except RecordFormatError as error:
+                raise interpreter.placed(RecordFormatError, error.what) from error
+    return interpreter.contents(), interpreter.end()
+
+
+class _Interpreter:
+    """The rules of the format for what follows what."""
+
+    def __init__(
+        self, stream: RecordStream, first_segment: SegmentName, start: SnapshotMetadata | None
+    ) -> None:
+        self._stream = stream
+        self._start = start
+        self._metadata: bytes | None = None
+        self._metadata_seen = False
+        self._hard_state = EMPTY_HARD_STATE
+        self._entries: list[Entry] = []
+        self._snapshots: list[SnapshotMetadata] = []
+        self._start_found = False
+        self._term_logged_at_start: int | None = None
+        self._stale_entries = 0
+        self._last_term = 0
+        self._last_written_index = 0
+        # An index below which nothing was read yet: that of the start snapshot, or
+        # unknown until the first entry when the log is read whole.
+        self._base: int | None = start.index if start is not None else None
+        if first_segment.sequence == 0:
+            self._base = self._base or 0
+        self._last_index = self._base or 0
+        stream.last_index = self._last_index
+
+    def placed(
+        self, error: type[CorruptionError], what: str, index: int | None = None
+    ) -> CorruptionError:
+        path, offset = self._stream.position
+        return error(what, path=path, offset=offset, index=index)
+
+    def metadata_record(self, data: bytes | None) -> None:
+        if self._metadata_seen and data != self._metadata:
+            raise self.placed(MetadataConflictError, "metadata that differs from what came before")
+        self._metadata = data
+        self._metadata_seen = True
+
+    def entry_record(self, data: bytes | None) -> None:
+        entry = decode_entry(data or b"")
+        index = entry.index
+        self._last_written_index = index
+        if self._base is None or self._jumps_over_snapshot(index):
+            self._base = index - 1
+            self._entries.clear()
+        if index <= self._base:
+            # Covered by the start snapshot.  Remember whether the log agrees with it.
+            if index == self._base:
+                self._term_logged_at_start = entry.term
+            self._last_term = entry.term
+            return
+        position = index - self._base - 1
+        entries = self._entries
+        if position < len(entries):
+            # An index that was written before: the log was cut back to here.
+            del entries[position:]
+            self._stale_entries = min(self._stale_entries, position)
+        elif position > len(entries):
+            raise self.placed(
+                EntryGapError,
+                f"entry {index} follows entry {self._base + len(entries)}: entries are missing",
+                index,
+            )
+        entries.append(entry)
+        self._last_term = entry.term
+        self._note_index(index)
+
+    def _jumps_over_snapshot(self, index: int) -> bool:
+        """Whether the entries before ``index`` are in a snapshot received from a peer.
+
+        Only a log that is read whole can be read across such a jump.
+        """
+        if self._start is not None or self._base is None:
+            return False
+        is_gap = index > self._base + len(self._entries) + 1
+        return is_gap and any(snapshot.index == index - 1 for snapshot in self._snapshots)
+
+    def hard_state_record(self, data: bytes | None) -> None:
+        state = decode_hard_state(data or b"")
+        if state.term < max(self._hard_state.term, self._last_term):
+            raise self.placed(
+                HardStateOrderError,
+                f"a hard state of term {state.term} after term "
+                f"{max(self._hard_state.term, self._last_term)}",
+            )
+        self._hard_state = state
+
+    def snapshot_record(self, data: bytes | None) -> None:
+        snapshot = decode_snapshot_record(data or b"")
+        self._snapshots.append(snapshot)
+        self._last_written_index = max(self._last_written_index, snapshot.index)
+        self._note_index(snapshot.index)
+        start = self._start
+        if start is None or snapshot.index != start.index:
+            return
+        if snapshot.term != start.term:
+            raise self.placed(
+                SnapshotMismatchError,
+                f"the log has this snapshot with term {snapshot.term}, not {start.term}",
+                start.index,
+            )
+        self._start_found = True
+        logged = self._term_logged_at_start
+        if logged is not None and logged != snapshot.term:
+            self._stale_entries = len(self._entries)
+
+    def _note_index(self, index: int) -> None:
+        self._last_index = max(self._last_index, index)
+        self._stream.last_index = self._last_index
+
+    def contents(self) -> LogContents:
+        if self._start is not None and not self._start_found:
+            raise SnapshotNotFoundError(
+                "the log has no record of the snapshot to start from",
+                path=self._stream.end.path,
+                index=self._start.index,
+            )
+        return LogContents(
+            self._metadata,
+            self._hard_state,
+            self._entries,
+            self._snapshots,
+            self._stream.torn_tail,
+            self._stale_entries,
+        )
+
+    def end(self) -> LogEnd:
+        stream = self._stream
+        return LogEnd(
+            stream.end,
+            stream.crc,
+            stream.end_is_clean,
+            self._last_written_index,
+            self._last_term,
+        )
+
+
+class WALReader:
+    """A log open for reading: takes no lock, never writes.  See `raftwal.WAL.open_for_read`."""
+
+    def __init__(
+        self, directory: str, snapshot: SnapshotMetadata | None, fs: FileSystem = DISK
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._start = snapshot
+        index = snapshot.index if snapshot is not None else None
+        self._segments = segments_from(directory, list_segments(fs, directory), index)
+
+    def read_all(self) -> LogContents:
+        """Everything from the start snapshot up to the end, or to a torn tail.
+
+        Raises the subclasses of `CorruptionError`, and `ReadFailedError`.
+        """
+        contents, _ = read_log(self._fs, self._directory, self._segments, self._start)
+        return contents
+
+    def close(self) -> None:
+        """Nothing is held open; here so that readers and writers close alike."""
+
+    def __enter__(self) -> WALReader:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def read_whole_log(fs: FileSystem, directory: str) -> tuple[LogContents, LogEnd]:
+    """The log from its first segment on, wherever that starts."""
+    segments = segments_from(directory, list_segments(fs, directory), None)
+    return read_log(fs, directory, segments, None)
+
+
+__all__ = ["START_OF_LOG", "LogContents", "LogEnd", "WALReader", "read_log", "read_whole_log"]

@@ -1,0 +1,210 @@
+"""The record stream of a log: frames across segments, each checked against the chain.
+
+Only the bytes are judged here; what the records mean is `raftwal.wal.reading`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from raftwal.errors import (
+    CorruptionError,
+    CrcMismatchError,
+    ReadFailedError,
+    RecordFormatError,
+    RecordLengthError,
+    SegmentHeaderError,
+    TornTailError,
+    TruncatedSegmentError,
+    ZeroedDataError,
+)
+from raftwal.fs import FileSystem
+from raftwal.wal.remains import find_lost_records
+from raftwal.wal.segments import SECTOR_BYTES, SegmentName, is_zero
+from raftwal.wire.frames import (
+    CRC,
+    LENGTH_FIELD_BYTES,
+    METADATA,
+    Record,
+    claimed_length,
+    decode_length_field,
+    decode_record,
+    extend_crc,
+)
+
+
+class Position(NamedTuple):
+    """A byte in a segment file."""
+
+    path: str
+    offset: int
+
+
+class RecordStream:
+    """Reads every record of the given segments, in order.
+
+    After the iteration, ``end`` is the end of the last whole record, ``crc`` the
+    chain's value there, ``torn_tail`` the error that describes a torn tail (or
+    ``None``), and ``end_is_clean`` whether nothing but zeros follows.
+
+    Raises `CorruptionError` subclasses for anything else that does not check, and
+    `ReadFailedError`.
+    """
+
+    def __init__(self, fs: FileSystem, directory: str, segments: list[SegmentName]) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._segments = segments
+        self.crc = 0
+        self.last_index = 0
+        """The highest entry index read so far, as the caller keeps it: evidence for
+        what zeros in the log may have swallowed."""
+        self.position = Position(directory, 0)
+        """Where the record handed out last begins."""
+        self.end = Position(directory, 0)
+        self.end_is_clean = True
+        self.torn_tail: TornTailError | None = None
+
+    def __iter__(self) -> Iterator[Record]:
+        for number, segment in enumerate(self._segments):
+            path = os.path.join(self._directory, str(segment))
+            is_last = number == len(self._segments) - 1
+            data = read_segment(self._fs, path)
+            yield from self._segment_records(path, data, number, is_last)
+
+    def _segment_records(
+        self, path: str, data: bytes, number: int, is_last: bool
+    ) -> Iterator[Record]:
+        offset = 0
+        count = 0
+        size = len(data)
+        while True:
+            self.end = Position(path, offset)
+            if offset == size:
+                break
+            if size - offset < LENGTH_FIELD_BYTES:
+                if any(data[offset:]):
+                    self._ends_early(path, offset, is_last, "the file ends inside a length field")
+                    return
+                break
+            start = offset + LENGTH_FIELD_BYTES
+            claimed = claimed_length(data, offset)
+            if start + claimed + (-claimed & 7) > size:
+                what = f"a record of {claimed} bytes, of which the file has {size - start}"
+                self._ends_early(path, offset, is_last, what, claimed > size)
+                return
+            try:
+                length, padding = decode_length_field(data, offset)
+            except RecordFormatError as error:
+                raise _placed(error, path, offset) from None
+            if length == 0:
+                self._check_zeros(path, data, offset, is_last)
+                break
+            record = self._checked_record(path, data, offset, start + length, is_last)
+            if record is None:
+                return
+            if any(data[start + length : start + length + padding]):
+                raise RecordFormatError("padding that is not zero", path=path, offset=offset)
+            if count < 2 and record.type != (CRC, METADATA)[count]:
+                raise SegmentHeaderError(
+                    "the segment does not start with a CRC record and the metadata record",
+                    path=path,
+                    offset=offset,
+                )
+            self.position = Position(path, offset)
+            count += 1
+            offset = start + length + padding
+            yield record
+        if count < 2 and (count or number == 0 or not is_last):
+            # A segment gets its name only once its header is durable.  (An empty last
+            # one, beside others, is let pass, as etcd does: nothing in it is missed.)
+            raise ZeroedDataError(
+                "the segment holds no header, only zeros" if size else "the segment is empty",
+                path=path,
+                offset=offset,
+            )
+
+    def _checked_record(
+        self, path: str, data: bytes, offset: int, end: int, is_last: bool
+    ) -> Record | None:
+        """The record at ``offset``, or ``None`` when it is a torn tail."""
+        start = offset + LENGTH_FIELD_BYTES
+        error: CorruptionError
+        try:
+            record = decode_record(data, start, end)
+            if record.type == CRC:
+                if self.crc not in (0, record.crc):
+                    raise CrcMismatchError("the segment does not continue the one before it")
+                self.crc = record.crc
+                return record
+            crc = self.crc if record.data is None else extend_crc(self.crc, record.data)
+            if crc != record.crc:
+                raise CrcMismatchError("a record's checksum does not match its data")
+        except CorruptionError as caught:
+            error = caught
+        else:
+            self.crc = crc
+            return record
+        if is_last and _has_zero_sector(data, start, end):
+            self._tear(path, offset, "a record with a disk sector that was never written")
+            return None
+        raise _placed(error, path, offset)
+
+    def _ends_early(
+        self, path: str, offset: int, is_last: bool, what: str, implausible: bool = False
+    ) -> None:
+        if is_last:
+            self._tear(path, offset, what)
+        elif implausible:
+            raise RecordLengthError(what, path=path, offset=offset)
+        else:
+            raise TruncatedSegmentError(
+                f"{what}, in a segment that is not the last", path=path, offset=offset
+            )
+
+    def _tear(self, path: str, offset: int, what: str) -> None:
+        self.end_is_clean = False
+        self.torn_tail = TornTailError(f"torn tail: {what}", path=path, offset=offset)
+
+    def _check_zeros(self, path: str, data: bytes, offset: int, is_last: bool) -> None:
+        """Judge what follows a zero length field, which says that the log ends here."""
+        if is_zero(data, offset):
+            return
+        self.end_is_clean = False
+        if not is_last:
+            raise ZeroedDataError(
+                "zeros, with more data beyond them, in a segment that is not the last",
+                path=path,
+                offset=offset,
+            )
+        lost = find_lost_records(data, offset, self.last_index)
+        if lost is not None:
+            raise ZeroedDataError(f"zeros where records were: {lost}", path=path, offset=offset)
+
+
+def read_segment(fs: FileSystem, path: str) -> bytes:
+    """The whole file.  Raises `ReadFailedError`."""
+    try:
+        file = fs.open_read_only(path)
+        try:
+            return file.read(0, file.size())
+        finally:
+            file.close()
+    except OSError as error:
+        raise ReadFailedError(f"cannot read the segment: {error.strerror}", path=path) from error
+
+
+def _has_zero_sector(data: bytes, start: int, end: int) -> bool:
+    """Whether a sector, clipped to the record at ``start:end``, is all zero."""
+    while start < end:
+        sector_end = min(end, start - start % SECTOR_BYTES + SECTOR_BYTES)
+        if is_zero(data, start, sector_end):
+            return True
+        start = sector_end
+    return False
+
+
+def _placed(error: CorruptionError, path: str, offset: int) -> CorruptionError:
+    return type(error)(error.what, path=path, offset=offset)

@@ -1,0 +1,87 @@
+"""What lies beyond a zero length field: the remains of a write, or records cut off.
+
+A zero length ends the log.  Past it there may be anything that an unfinished write
+left; but a sector that was lost after it had been acknowledged can look the same when
+a record happened to begin with it.  Two kinds of record betray that: two in a row of
+which the second continues the first one's checksum, and one that commits, or has a
+snapshot of, an entry that the log does not have.
+"""
+
+from __future__ import annotations
+
+from raftwal.errors import RecordFormatError
+from raftwal.wal.segments import first_data
+from raftwal.wire.frames import (
+    CRC,
+    HARD_STATE,
+    LENGTH_FIELD_BYTES,
+    SNAPSHOT,
+    Record,
+    decode_length_field,
+    decode_record,
+    extend_crc,
+)
+from raftwal.wire.messages import decode_hard_state, decode_snapshot_record
+
+_ALIGNMENT = 8
+
+
+def find_lost_records(data: bytes, offset: int, last_index: int) -> str | None:
+    """Why the zeros at ``offset`` cannot be the end of the log, or ``None`` if they can.
+
+    ``last_index`` is the last entry before the zeros.
+    """
+    position = _next_data(data, offset)
+    while position < len(data):
+        found = _record_at(data, position)
+        if found is None:
+            position = _next_data(data, position + _ALIGNMENT)
+            continue
+        record, after = found
+        reached = _index_reached(record)
+        if reached is not None and reached > last_index:
+            return f"a record at byte {position} commits index {reached}"
+        following = _record_at(data, after)
+        if following is not None and _continues(record, following[0]):
+            return f"records that belong together follow at byte {position}"
+        position = after
+    return None
+
+
+def _next_data(data: bytes, position: int) -> int:
+    """The next multiple of 8 at which something other than zeros stands."""
+    size = len(data)
+    position = first_data(data, position)
+    while position < size and not any(data[position : position + _ALIGNMENT]):
+        position += _ALIGNMENT
+    return min(position, size)
+
+
+def _record_at(data: bytes, position: int) -> tuple[Record, int] | None:
+    if len(data) - position < LENGTH_FIELD_BYTES:
+        return None
+    try:
+        length, padding = decode_length_field(data, position)
+        end = position + LENGTH_FIELD_BYTES + length
+        if length == 0 or end + padding > len(data) or any(data[end : end + padding]):
+            return None
+        return decode_record(data, position + LENGTH_FIELD_BYTES, end), end + padding
+    except RecordFormatError:
+        return None
+
+
+def _continues(record: Record, following: Record) -> bool:
+    if following.type == CRC or following.data is None:
+        return False
+    return extend_crc(record.crc, following.data) == following.crc
+
+
+def _index_reached(record: Record) -> int | None:
+    try:
+        if record.type == HARD_STATE:
+            return decode_hard_state(record.data or b"").commit
+        if record.type == SNAPSHOT:
+            return decode_snapshot_record(record.data or b"").index
+    except RecordFormatError:
+        pass
+    return None

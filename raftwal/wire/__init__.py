@@ -1,0 +1,1 @@
+"""Bytes on disk: the messages, the frames around them, the CRC chain."""
