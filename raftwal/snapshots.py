@@ -76,6 +76,7 @@ class Snapshotter:
         content = encode_snapshot_file(extend_crc(0, data), data)
         path = os.path.join(self._directory, str(SnapshotName(metadata.term, metadata.index)))
         in_writing = f"{path}.tmp"
+        undo = in_writing
         try:
             make_directories(self._fs, self._directory)
             file = self._fs.create(in_writing)
@@ -86,11 +87,14 @@ class Snapshotter:
                 self._metrics.sync_seconds.observe(time.perf_counter() - sync_started)
             finally:
                 file.close()
+            is_new = not self._fs.exists(path)
             self._fs.rename(in_writing, path)
+            if is_new:
+                undo = path
             self._fs.sync_directory(self._directory)
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._fs.remove(in_writing)
+                self._fs.remove(undo)
             log.error("snapshot_failed", path=path, error=str(error))
             raise WriteFailedError(
                 f"cannot save the snapshot: {error.strerror or error}",

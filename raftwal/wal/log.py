@@ -21,6 +21,7 @@ from raftwal.model import (
     EMPTY_HARD_STATE,
     MAX_UINT64,
     START_OF_LOG,
+    ConfState,
     Entry,
     HardState,
     SnapshotMetadata,
@@ -66,6 +67,7 @@ class WAL:
         self._metrics = metrics
         self._executor = executor
         self._appender: Appender | None = None
+        self._opening_failure: OSError | None = None
         self._closed = False
         self._hard_state = EMPTY_HARD_STATE
         self._last_index = 0
@@ -101,6 +103,7 @@ class WAL:
         segment = SegmentName(0, 0)
         crc, header = _first_header(metadata)
         file: File | None = None
+        made = in_making
         try:
             make_directories(fs, parent)
             if fs.exists(in_making):
@@ -114,12 +117,14 @@ class WAL:
             file.sync()
             fs.sync_directory(in_making)
             fs.rename(in_making, directory)
+            made = directory
             fs.sync_directory(parent)
         except OSError as error:
             if file is not None:
                 file.close()
+            # Under its final name too: opened later, it would pass for a durable one.
             with contextlib.suppress(OSError):
-                fs.remove_tree(in_making)
+                fs.remove_tree(made)
             raise WriteFailedError(
                 f"cannot create the log: {error.strerror or error}", path=directory
             ) from error
@@ -168,8 +173,9 @@ class WAL:
     def read_all(self) -> LogContents:
         """Everything from the start snapshot on; the log is then ready for appending.
 
-        Whatever an unfinished write left beyond the end is zeroed, durably, so that
-        it can never be taken for a record.
+        Whatever an unfinished write left beyond the end is zeroed, so that it can never
+        be taken for a record, and all that was read is made durable: a node that was
+        killed may have left it to the system, and now builds its promises on it.
 
         Raises the subclasses of `CorruptionError`, `TornTailError` (see
         `raftwal.repair`), `ReadFailedError`, `WriteFailedError`, and `ClosedError`
@@ -177,13 +183,14 @@ class WAL:
         """
         if self._closed:
             raise ClosedError("the log is closed", path=self._directory)
+        self._check_opening()
         if self._appender is not None:
             raise ClosedError("the log was read already", path=self._directory)
         segments = [segment for segment, _ in self._files]
         contents, end = read_log(self._fs, self._directory, segments, self._start)
         if contents.torn_tail is not None:
             raise contents.torn_tail
-        self._clear_remains(end)
+        self._settle(end)
         self._hard_state = contents.hard_state
         self._last_index = end.last_index
         self._last_term = end.last_term
@@ -201,22 +208,32 @@ class WAL:
         )
         return contents
 
-    def _clear_remains(self, end: LogEnd) -> None:
-        if end.is_clean:
-            return
+    def _settle(self, end: LogEnd) -> None:
         _, tail = self._files[-1]
         try:
-            size = tail.size()
-            tail.truncate(end.position.offset)
-            tail.allocate(size)
+            if not end.is_clean:
+                size = tail.size()
+                tail.truncate(end.position.offset)
+                tail.allocate(size)
             tail.sync()
+            self._fs.sync_directory(self._directory)
+            self._fs.sync_directory(os.path.dirname(os.path.abspath(self._directory)))
         except OSError as error:
+            self._opening_failure = error
             raise WriteFailedError(
-                f"cannot clear what an unfinished write left: {error.strerror or error}",
+                f"cannot make the log durable that was read: {error.strerror or error}",
                 path=tail.path,
                 offset=end.position.offset,
             ) from error
-        log.info("wal_remains_cleared", path=tail.path, offset=end.position.offset)
+        if not end.is_clean:
+            log.info("wal_remains_cleared", path=tail.path, offset=end.position.offset)
+
+    def _check_opening(self) -> None:
+        if self._opening_failure is not None:
+            raise WriteFailedError(
+                f"the log refuses every call after a failure: {self._opening_failure}",
+                path=self._directory,
+            ) from self._opening_failure
 
     def _start_appending(self, metadata: bytes | None, offset: int, crc: int) -> Appender:
         self._appender = Appender(
@@ -245,7 +262,7 @@ class WAL:
     @property
     def failure(self) -> OSError | None:
         """The error after which the log refuses every call, if there was one."""
-        return self._appender.failure if self._appender is not None else None
+        return self._appender.failure if self._appender is not None else self._opening_failure
 
     def save(self, hard_state: HardState | None, entries: Iterable[Entry] = ()) -> None:
         """Append entries, then the hard state; durable when this returns.
@@ -296,6 +313,9 @@ class WAL:
         appender = self._ready()
         _check_uint64("snapshot index", snapshot.index)
         _check_uint64("snapshot term", snapshot.term)
+        for node_ids in (snapshot.conf_state or ConfState())[:4]:
+            for node_id in node_ids:
+                _check_uint64("node id", node_id)
         appender.add(SNAPSHOT, encode_snapshot_record(snapshot))
         self._last_index = max(self._last_index, snapshot.index)
         appender.sync()
@@ -337,6 +357,7 @@ class WAL:
     def _ready(self) -> Appender:
         if self._closed:
             raise ClosedError("the log is closed", path=self._directory)
+        self._check_opening()
         if self._appender is None:
             raise NotReadYetError("the log was not read yet", path=self._directory)
         self._appender.check_usable()
@@ -344,7 +365,11 @@ class WAL:
 
     def _check_entries(self, entries: Sequence[Entry]) -> None:
         last = None
-        for term, index, data, entry_type in entries:
+        for entry in entries:
+            try:
+                term, index, data, entry_type = entry
+            except (TypeError, ValueError):
+                raise InvalidEntryError(f"not an entry: {entry!r}") from None
             _check_uint64("entry term", term)
             _check_uint64("entry index", index)
             if index == 0:
@@ -360,11 +385,13 @@ class WAL:
                 raise InvalidEntryError(
                     f"an entry's data must be bytes, not {type(data).__name__}", index=index
                 )
-            if entry_type not in (0, 1, 2):
+            if not isinstance(entry_type, int) or entry_type not in (0, 1, 2):
                 raise InvalidEntryError(f"unknown entry type {entry_type!r}", index=index)
             last = index
 
     def _check_hard_state(self, state: HardState, last_term: int) -> None:
+        if not isinstance(state, HardState):
+            raise InvalidEntryError(f"not a hard state: {state!r}")
         for name, value in zip(state._fields, state, strict=True):
             _check_uint64(name, value)
         lowest = max(self._hard_state.term, last_term)
@@ -373,8 +400,8 @@ class WAL:
 
 
 def _check_uint64(name: str, value: int) -> None:
-    if not 0 <= value <= MAX_UINT64:
-        raise InvalidEntryError(f"{name} {value} does not fit an unsigned 64-bit integer")
+    if not isinstance(value, int) or not 0 <= value <= MAX_UINT64:
+        raise InvalidEntryError(f"{name} {value!r} is not an unsigned 64-bit integer")
 
 
 def _first_header(metadata: bytes | None) -> tuple[int, bytes]:

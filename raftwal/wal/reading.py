@@ -10,6 +10,7 @@ from raftwal.errors import (
     EntryGapError,
     HardStateOrderError,
     MetadataConflictError,
+    ReadFailedError,
     RecordFormatError,
     SnapshotMismatchError,
     SnapshotNotFoundError,
@@ -72,6 +73,35 @@ def read_log(
     """
     stream = RecordStream(fs, directory, segments)
     interpreter = _Interpreter(stream, segments[0], start)
+    _interpret(stream, interpreter)
+    return interpreter.contents(), interpreter.end()
+
+
+def read_until_damage(
+    fs: FileSystem,
+    directory: str,
+    segments: list[SegmentName],
+    start: SnapshotMetadata | None = None,
+    *,
+    wants_data: Callable[[int], bool] = lambda index: True,
+) -> tuple[LogContents, LogEnd, CorruptionError | ReadFailedError | None]:
+    """As `read_log`, but what was read before the damage, and the error that says what it is.
+
+    For someone who looks into a damaged log; a node must never go on from it.  Entries
+    whose index is not among those that ``wants_data`` accepts come without their data.
+    """
+    stream = RecordStream(fs, directory, segments)
+    interpreter = _Outliner(stream, segments[0], start, wants_data)
+    error: CorruptionError | ReadFailedError | None = None
+    try:
+        _interpret(stream, interpreter)
+        interpreter.contents()
+    except (CorruptionError, ReadFailedError) as caught:
+        error = caught
+    return interpreter.gathered(), interpreter.end(), error
+
+
+def _interpret(stream: RecordStream, interpreter: _Interpreter) -> None:
     handlers: dict[int, Callable[[bytes | None], None]] = {
         METADATA: interpreter.metadata_record,
         ENTRY: interpreter.entry_record,
@@ -85,7 +115,6 @@ def read_log(
                 handler(record.data)
             except RecordFormatError as error:
                 raise interpreter.placed(RecordFormatError, error.what) from error
-    return interpreter.contents(), interpreter.end()
 
 
 class _Interpreter:
@@ -167,6 +196,9 @@ class _Interpreter:
 
     def hard_state_record(self, data: bytes | None) -> None:
         state = decode_hard_state(data or b"")
+        if state == self._hard_state:
+            # A cut repeats it, and entries of a later term may have been saved since.
+            return
         if state.term < max(self._hard_state.term, self._last_term):
             raise self.placed(
                 HardStateOrderError,
@@ -205,6 +237,10 @@ class _Interpreter:
                 path=self._stream.end.path,
                 index=self._start.index,
             )
+        return self.gathered()
+
+    def gathered(self) -> LogContents:
+        """What was read so far, whether or not the start snapshot was among it."""
         return LogContents(
             self._metadata,
             self._hard_state,
@@ -223,6 +259,25 @@ class _Interpreter:
             self._last_written_index,
             self._last_term,
         )
+
+
+class _Outliner(_Interpreter):
+    """Keeps the data of some entries only: the rest may be too much to hold."""
+
+    def __init__(
+        self,
+        stream: RecordStream,
+        first_segment: SegmentName,
+        start: SnapshotMetadata | None,
+        wants_data: Callable[[int], bool],
+    ) -> None:
+        super().__init__(stream, first_segment, start)
+        self._wants_data = wants_data
+
+    def entry_record(self, data: bytes | None) -> None:
+        super().entry_record(data)
+        if self._entries and not self._wants_data(self._entries[-1].index):
+            self._entries[-1] = self._entries[-1]._replace(data=None)
 
 
 class WALReader:
@@ -261,4 +316,12 @@ def read_whole_log(fs: FileSystem, directory: str) -> tuple[LogContents, LogEnd]
     return read_log(fs, directory, segments, None)
 
 
-__all__ = ["START_OF_LOG", "LogContents", "LogEnd", "WALReader", "read_log", "read_whole_log"]
+__all__ = [
+    "START_OF_LOG",
+    "LogContents",
+    "LogEnd",
+    "WALReader",
+    "read_log",
+    "read_until_damage",
+    "read_whole_log",
+]

@@ -27,12 +27,18 @@ from raftwal.wire.frames import (
     CRC,
     LENGTH_FIELD_BYTES,
     METADATA,
+    RECORD_TYPES,
+    SNAPSHOT,
     Record,
     claimed_length,
     decode_length_field,
     decode_record,
     extend_crc,
 )
+
+
+_HEADER = (CRC, METADATA)
+_FIRST_HEADER = (CRC, METADATA, SNAPSHOT)
 
 
 class Position(NamedTuple):
@@ -72,10 +78,11 @@ class RecordStream:
             path = os.path.join(self._directory, str(segment))
             is_last = number == len(self._segments) - 1
             data = read_segment(self._fs, path)
-            yield from self._segment_records(path, data, number, is_last)
+            header = _FIRST_HEADER if segment.sequence == 0 else _HEADER
+            yield from self._segment_records(path, data, number, is_last, header)
 
     def _segment_records(
-        self, path: str, data: bytes, number: int, is_last: bool
+        self, path: str, data: bytes, number: int, is_last: bool, header: tuple[int, ...]
     ) -> Iterator[Record]:
         offset = 0
         count = 0
@@ -87,6 +94,7 @@ class RecordStream:
             if size - offset < LENGTH_FIELD_BYTES:
                 if any(data[offset:]):
                     self._ends_early(path, offset, is_last, "the file ends inside a length field")
+                    self._check_header(path, count, header)
                     return
                 break
             start = offset + LENGTH_FIELD_BYTES
@@ -94,6 +102,7 @@ class RecordStream:
             if start + claimed + (-claimed & 7) > size:
                 what = f"a record of {claimed} bytes, of which the file has {size - start}"
                 self._ends_early(path, offset, is_last, what, claimed > size)
+                self._check_header(path, count, header)
                 return
             try:
                 length, padding = decode_length_field(data, offset)
@@ -104,12 +113,14 @@ class RecordStream:
                 break
             record = self._checked_record(path, data, offset, start + length, is_last)
             if record is None:
+                self._check_header(path, count, header)
                 return
             if any(data[start + length : start + length + padding]):
                 raise RecordFormatError("padding that is not zero", path=path, offset=offset)
-            if count < 2 and record.type != (CRC, METADATA)[count]:
+            if count < len(header) and record.type != header[count]:
                 raise SegmentHeaderError(
-                    "the segment does not start with a CRC record and the metadata record",
+                    f"record {count + 1} of the segment is of type {RECORD_TYPES[record.type]}, "
+                    f"not {RECORD_TYPES[header[count]]}",
                     path=path,
                     offset=offset,
                 )
@@ -117,9 +128,9 @@ class RecordStream:
             count += 1
             offset = start + length + padding
             yield record
-        if count < 2 and (count or number == 0 or not is_last):
-            # A segment gets its name only once its header is durable.  (An empty last
-            # one, beside others, is let pass, as etcd does: nothing in it is missed.)
+        if count < len(header) and (count or number == 0 or not is_last):
+            # An empty last one, beside others, is let pass, as etcd does: nothing in it
+            # is missed.
             raise ZeroedDataError(
                 "the segment holds no header, only zeros" if size else "the segment is empty",
                 path=path,
@@ -162,6 +173,13 @@ class RecordStream:
         else:
             raise TruncatedSegmentError(
                 f"{what}, in a segment that is not the last", path=path, offset=offset
+            )
+
+    def _check_header(self, path: str, count: int, header: tuple[int, ...]) -> None:
+        """A torn header is no torn tail: a segment gets its name once that is durable."""
+        if count < len(header):
+            raise SegmentHeaderError(
+                "the segment ends inside its header", path=path, offset=self.end.offset
             )
 
     def _tear(self, path: str, offset: int, what: str) -> None:

@@ -6,11 +6,13 @@ _ONE_BYTE = tuple(bytes((n,)) for n in range(128))
 
 
 def encode_varint(n: int) -> bytes:
-    """``n`` (0 to 2**64 - 1) as 1 to 10 bytes."""
-    if n < 0x80:
+    """``n`` (0 to 2**64 - 1) as 1 to 10 bytes.  Raises ``ValueError`` for others."""
+    if 0 <= n < 0x80:
         return _ONE_BYTE[n]
     if n < 0x4000:
         return bytes((n & 0x7F | 0x80, n >> 7))
+    if n >> 64:
+        raise ValueError(f"{n} does not fit 64 bits")
     groups = bytearray()
     while n > 0x7F:
         groups.append(n & 0x7F | 0x80)

@@ -1,0 +1,70 @@
+"""The send barrier: what makes a promise waits for the disk, everything else flows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+Send = Callable[[Any, Any], bool]
+
+# Messages that promise nothing: entries on their way to followers, and commands on
+# their way to and from the leader, which are answered once they are committed.
+# Whatever is not listed waits, so that a message this version does not know is safe.
+_FLOWING = frozenset(("append_entries", "apply_command", "apply_command_response", "timeout_now"))
+
+
+class SendBarrier:
+    """Stands between PySyncObj and its transport."""
+
+    def __init__(self, is_durable: Callable[[], bool]) -> None:
+        self._is_durable = is_durable
+        self._held: deque[tuple[Send, Any, Any]] = deque()
+        self._closed = False
+
+    def send(self, transport_send: Send, node: Any, message: Any) -> bool:
+        """Send, hold until `release`, or, after a failure, drop; ``False`` only if dropped.
+
+        Held messages keep their order.
+        """
+        if self._closed:
+            return False
+        if isinstance(message, dict) and message.get("type") in _FLOWING:
+            return transport_send(node, message)
+        if not self._held and self._is_durable():
+            return transport_send(node, message)
+        self._held.append((transport_send, node, message))
+        return True
+
+    def release(self) -> None:
+        """Send what is held: what it promises is durable now."""
+        while self._held and not self._closed:
+            transport_send, node, message = self._held.popleft()
+            transport_send(node, message)
+
+    def close(self) -> None:
+        """Drop what is held and all that is yet to come."""
+        self._closed = True
+        self._held.clear()
+
+    def guard_class(self, transport_class: Any) -> Any:
+        """A subclass of a transport class that sends through this barrier."""
+        barrier = self
+
+        class GuardedTransport(transport_class):
+            def send(self, node: Any, message: Any) -> bool:
+                return barrier.send(super().send, node, message)
+
+        GuardedTransport.__name__ = transport_class.__name__
+        GuardedTransport.__qualname__ = transport_class.__qualname__
+        return GuardedTransport
+
+    def guard(self, transport: Any) -> Any:
+        """The same transport object, sending through this barrier."""
+        transport_send = transport.send
+
+        def send(node: Any, message: Any) -> bool:
+            return self.send(transport_send, node, message)
+
+        transport.send = send
+        return transport

@@ -1,0 +1,95 @@
+"""The way into PySyncObj: its constructor looks two names up, and finds ours.
+
+``SyncObj.__init__`` calls the module's ``createJournal(conf.journalFile)`` and
+``Serializer(conf.fullDumpFile, ...)``.  Both are replaced by functions that look at
+the file name they are given: a `NodeFile` carries the node whose journal and
+serializer are wanted; anything else goes to the original.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import pysyncobj.syncobj as syncobj_module
+from pysyncobj import SyncObjConf
+
+from raftwal.pysyncobj.node import DurableNode, StorageSettings
+from raftwal.pysyncobj.serializer import SnapshotSerializer
+
+NODE_ATTRIBUTE = "_raftwal_node"
+
+_original_create_journal = syncobj_module.createJournal
+_original_serializer = syncobj_module.Serializer
+
+
+class NodeFile(str):
+    """A file name in a configuration that stands for a durable node's storage."""
+
+    __slots__ = ("node",)
+    node: DurableNode
+
+    @classmethod
+    def of(cls, node: DurableNode, name: str) -> NodeFile:
+        """``name`` is what PySyncObj takes it for."""
+        file = cls(name)
+        file.node = node
+        return file
+
+
+def _create_journal(journal_file: Any = None) -> Any:
+    if isinstance(journal_file, NodeFile):
+        return journal_file.node.journal
+    return _original_create_journal(journal_file)
+
+
+def _create_serializer(
+    file_name: Any,
+    transmission_batch_size: int,
+    try_use_fork: bool,
+    serializer: Any,
+    deserializer: Any,
+    serialize_checker: Any,
+) -> Any:
+    if isinstance(file_name, NodeFile):
+        return SnapshotSerializer(
+            file_name.node, transmission_batch_size, serializer, deserializer, serialize_checker
+        )
+    return _original_serializer(
+        file_name,
+        transmission_batch_size,
+        try_use_fork,
+        serializer,
+        deserializer,
+        serialize_checker,
+    )
+
+
+def replace_names() -> None:
+    """Put our two functions where PySyncObj's constructor looks.  Idempotent."""
+    syncobj_module.createJournal = _create_journal
+    syncobj_module.Serializer = _create_serializer
+
+
+def open_node(
+    self_node: Any, other_nodes: Iterable[Any], data_dir: str, settings: StorageSettings
+) -> DurableNode:
+    """Open the storage of a node as PySyncObj's constructor is given it."""
+    # A read-only observer has no address of its own.
+    node_id = "observer" if self_node is None else _id_of(self_node)
+    return DurableNode(data_dir, node_id, map(_id_of, other_nodes), settings)
+
+
+def _id_of(node: Any) -> str:
+    return str(getattr(node, "id", node))
+
+
+def durable_configuration(conf: SyncObjConf | None, node: DurableNode) -> SyncObjConf:
+    """A copy of the application's configuration that leads to ``node``."""
+    conf = copy.copy(conf) if conf is not None else SyncObjConf()
+    conf.journalFile = NodeFile.of(node, node.data_dir)
+    # PySyncObj loads a dump at its first tick if a file of this name exists: any
+    # file will do, the serializer knows what to load.
+    conf.fullDumpFile = NodeFile.of(node, __file__ if node.recovered_dump is not None else "")
+    return conf

@@ -1,0 +1,141 @@
+"""`DurableSyncObj`: a SyncObj that keeps its promises."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.node import TCPNode
+from pysyncobj.transport import TCPTransport
+
+from raftwal.pysyncobj.compatibility import check_pysyncobj
+from raftwal.pysyncobj.construction import (
+    NODE_ATTRIBUTE,
+    durable_configuration,
+    open_node,
+    replace_names,
+)
+from raftwal.pysyncobj.node import DurableNode, StorageSettings
+
+
+class DurableSyncObj(SyncObj):
+    """A ``pysyncobj.SyncObj`` whose term, vote, log and snapshots are durable.
+
+    Takes SyncObj's own arguments and the directory to keep them in, made when it is
+    absent.  ``conf.journalFile`` and ``conf.fullDumpFile`` are not used: snapshots
+    replace the dump.  ``settings`` are those of the storage.
+
+    On restart the node starts from the newest snapshot, replays its log, and applies
+    what it knows to be committed without waiting for its peers.  After a failed write
+    or sync it stops taking part: see `storage_failure`.
+
+    Raises what `raftwal.RaftStorage.open` raises.
+    """
+
+    def __init__(
+        self,
+        selfNode: Any,
+        otherNodes: Iterable[Any],
+        conf: SyncObjConf | None = None,
+        consumers: list[Any] | None = None,
+        nodeClass: Any = TCPNode,
+        transport: Any = None,
+        transportClass: Any = TCPTransport,
+        *,
+        data_dir: str | os.PathLike[str],
+        settings: StorageSettings | None = None,
+    ) -> None:
+        check_pysyncobj()
+        replace_names()
+        other_nodes = list(otherNodes)
+        node = open_node(selfNode, other_nodes, os.fspath(data_dir), settings or StorageSettings())
+        # Before SyncObj.__init__: every attribute made after it is replicated state.
+        setattr(self, NODE_ATTRIBUTE, node)
+        construct(
+            super().__init__,
+            node,
+            selfNode,
+            other_nodes,
+            conf,
+            consumers,
+            nodeClass,
+            transport,
+            transportClass,
+        )
+
+    @property
+    def data_dir(self) -> str:
+        """Where the node keeps its log and snapshots."""
+        return self._durable_node.data_dir
+
+    @property
+    def storage_failure(self) -> Exception | None:
+        """Why the node has stopped taking part; ``None`` as long as its storage works."""
+        return self._durable_node.failure
+
+    @property
+    def recovered(self) -> Any:
+        """What the node started from: see `raftwal.Recovered`."""
+        return self._durable_node.storage.recovered
+
+    def healthy(self) -> str | None:
+        """``None``, or why this node must be restarted (for ``/healthz``)."""
+        failure = self._durable_node.failure
+        if failure is not None:
+            return f"storage failed: {failure}"
+        return None
+
+    def ready(self) -> str | None:
+        """``None``, or why this node cannot serve yet (for ``/readyz``)."""
+        reason = self.healthy()
+        if reason is not None:
+            return reason
+        if not self.isReady():
+            return "not in step with the cluster yet"
+        if self._getLeader() is None:
+            return "no leader"
+        return None
+
+    def getStatus(self) -> dict[str, Any]:
+        """SyncObj's status, and ``storage_failure``: the reason as text, or ``None``."""
+        status: dict[str, Any] = super().getStatus()
+        failure = self._durable_node.failure
+        status["storage_failure"] = None if failure is None else str(failure)
+        return status
+
+    def _onTick(self, timeToWait: float = 0.0) -> None:
+        self._durable_node.tick(self, super()._onTick, timeToWait)
+
+    @property
+    def _durable_node(self) -> DurableNode:
+        node: DurableNode = getattr(self, NODE_ATTRIBUTE)
+        return node
+
+
+def construct(
+    original_init: Any,
+    node: DurableNode,
+    self_node: Any,
+    other_nodes: list[Any],
+    conf: SyncObjConf | None,
+    consumers: list[Any] | None,
+    node_class: Any,
+    transport: Any,
+    transport_class: Any,
+) -> None:
+    """Call SyncObj's constructor on ``node``'s storage and through its barrier."""
+    try:
+        original_init(
+            self_node,
+            other_nodes,
+            conf=durable_configuration(conf, node),
+            consumers=consumers,
+            nodeClass=node_class,
+            transport=None if transport is None else node.barrier.guard(transport),
+            transportClass=node.barrier.guard_class(transport_class),
+        )
+    except BaseException:
+        node.close()
+        raise

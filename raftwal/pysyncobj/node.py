@@ -1,0 +1,302 @@
+"""`DurableNode`: what stands behind one SyncObj.  Storage, journal, barrier, failure."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from prometheus_client import CollectorRegistry
+from pysyncobj import FAIL_REASON
+
+from raftwal.errors import RaftwalError, WriteFailedError
+from raftwal.events import log
+from raftwal.fs import DISK, FileSystem
+from raftwal.pysyncobj.barrier import SendBarrier
+from raftwal.pysyncobj.dump import Dump
+from raftwal.pysyncobj.journal import DurableJournal, JournalEntry
+from raftwal.pysyncobj.node_ids import Votes
+from raftwal.storage import Identity, RaftStorage
+from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
+
+_FOLLOWER = 0
+
+StorageFailureHook = Callable[[Exception], None]
+
+
+class StorageSettings(NamedTuple):
+    """How a node keeps its log and snapshots; see `RaftStorage.open`.
+
+    ``cluster_name`` is kept beside the node's id in the log: a directory of another
+    cluster is refused.  ``on_storage_failure`` is called once, with the error, in the
+    thread that ticks, when the storage has failed and the node has stopped taking
+    part; exit the process in it, or let the node stand still.
+    """
+
+    cluster_name: str = ""
+    segment_bytes: int = DEFAULT_SEGMENT_BYTES
+    keep_segments: int = 5
+    keep_snapshots: int = 5
+    registry: CollectorRegistry | None = None
+    metrics_namespace: str = "raftwal"
+    on_storage_failure: StorageFailureHook | None = None
+    fs: FileSystem = DISK
+
+
+class DurableNode:
+    """Everything that makes one SyncObj durable.
+
+    The thread that ticks is the only one that calls it.  `flush` makes what is
+    pending durable with one save, then lets the messages that waited for it go; it
+    runs before each poll and after it, so that one sync covers a whole tick.
+
+    Raises what `RaftStorage.open` raises.
+    """
+
+    def __init__(
+        self, data_dir: str, node_id: str, partner_ids: Iterable[str], settings: StorageSettings
+    ) -> None:
+        self.settings = settings
+        self.storage = RaftStorage.open(
+            data_dir,
+            identity=Identity(node_id, settings.cluster_name),
+            segment_bytes=settings.segment_bytes,
+            keep_segments=settings.keep_segments,
+            keep_snapshots=settings.keep_snapshots,
+            registry=settings.registry,
+            namespace=settings.metrics_namespace,
+            node=node_id,
+            fs=settings.fs,
+        )
+        self.failure: Exception | None = None
+        self._stopped = False
+        self._closed = False
+        self._on_close: list[Callable[[], None]] = []
+        self._must_reach: int | None = None
+        self._sync_obj: Callable[[], Any] = lambda: None
+        self.barrier = SendBarrier(self._is_durable)
+        try:
+            self.recovered_dump, self.journal = self._journal_of(Votes([node_id, *partner_ids]))
+        except BaseException:
+            self.storage.close()
+            raise
+
+    def _journal_of(self, votes: Votes) -> tuple[Dump | None, DurableJournal]:
+        recovered = self.storage.recovered
+        dump = Dump.of_snapshot(recovered.snapshot) if recovered.snapshot is not None else None
+        journal = DurableJournal(
+            votes,
+            recovered.hard_state,
+            covered=[] if dump is None else [dump.previous, dump.last],
+            entries=[(entry.data or b"", entry.index, entry.term) for entry in recovered.entries],
+            on_one_second_timer=self.hand_over_commit,
+            on_close=self.close,
+            on_restored=self._reapply_membership,
+        )
+        return dump, journal
+
+    @property
+    def data_dir(self) -> str:
+        """The node's data directory."""
+        return self.storage.data_dir
+
+    def attach(self, sync_obj: Any) -> None:
+        """Name the SyncObj that this stands behind, once it exists."""
+        self._sync_obj = weakref.ref(sync_obj)
+        sync_obj.addOnTickCallback(self.flush)
+
+    def call_on_close(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called before the storage is closed."""
+        self._on_close.append(callback)
+
+    def save_pending(self) -> None:
+        """Make terms, votes and entries that wait durable, with one save.
+
+        Raises `WriteFailedError`, and the node has then failed.
+        """
+        self.check_usable()
+        unsaved = self.journal.take_unsaved()
+        if unsaved is None:
+            return
+        try:
+            self.storage.save(unsaved.hard_state, unsaved.entries)
+        except Exception as error:
+            self.fail(error)
+            raise
+
+    def flush(self) -> None:
+        """Make what is pending durable, then let the messages that waited for it go."""
+        if self.failure is not None or self._closed:
+            return
+        self._check_loaded()
+        self.save_pending()
+        self.barrier.release()
+
+    def hand_over_commit(self) -> None:
+        """Give the system the commit index, which nothing waits for: once a second.
+
+        After a crash of the process alone, the node then knows what was committed.
+        """
+        if self.failure is not None or self._closed:
+            return
+        self.save_pending()
+        try:
+            self.storage.flush()
+        except Exception as error:
+            self.fail(error)
+            raise
+
+    def install(self, dump: Dump) -> None:
+        """Make a snapshot received from the leader durable, vouched for and current.
+
+        The file comes first, then its record, then the commit index that vouches for
+        it, each synced: a crash in between leaves the node with what it had before.
+
+        Raises `WriteFailedError`, and the node has then failed.
+        """
+        self.save_pending()
+        self.journal.setRaftCommitIndex(dump.last_index)
+        self.journal.set_snapshot_index(dump.last_index)
+        try:
+            self.storage.save_snapshot(dump.to_snapshot())
+            self.save_pending()
+            self.storage.sync()
+        except Exception as error:
+            self.fail(error)
+            raise
+        log.info("snapshot_installed", path=self.data_dir, index=dump.last_index, term=dump.last[2])
+
+    def expect_load_up_to(self, index: int) -> None:
+        """PySyncObj is loading a snapshot of ``index``, and hides it when that fails."""
+        self._must_reach = index
+
+    def applied_index(self) -> int:
+        """The index that the state machine has reached; 0 without one."""
+        sync_obj = self._sync_obj()
+        return 0 if sync_obj is None else int(sync_obj.raftLastApplied)
+
+    def check_usable(self) -> None:
+        """Raises `WriteFailedError` once the node has failed."""
+        if self.failure is not None:
+            raise WriteFailedError(
+                f"the node has stopped after a storage failure: {self.failure}",
+                path=self.data_dir,
+            ) from self.failure
+
+    def fail(self, error: Exception) -> None:
+        """From here on nothing leaves this node.  `stop_taking_part` does the rest."""
+        if self.failure is None:
+            self.failure = error
+            self.barrier.close()
+            log.error("node_failed", path=self.data_dir, error=str(error))
+
+    def tick(self, sync_obj: Any, original: Callable[[float], None], time_to_wait: float) -> None:
+        """One tick of PySyncObj between two flushes; after a failure, none."""
+        if self._sync_obj() is None:
+            self.attach(sync_obj)
+        if self.failure is None:
+            try:
+                original(time_to_wait)
+                self.flush()
+            except Exception:
+                # A failure stops the node below.  Anything else is PySyncObj's to log.
+                if self.failure is None:
+                    raise
+        else:
+            time.sleep(time_to_wait)
+        if self.failure is not None:
+            self.stop_taking_part(sync_obj)
+
+    def stop_taking_part(self, sync_obj: Any) -> None:
+        """Leave the cluster, fail what waits, call the hook.  Later calls fail what came since.
+
+        A command that others may know of gets ``UNKNOWN_OUTCOME``: they may yet commit
+        it.  One that never left this node gets ``REQUEST_DENIED``.
+        """
+        if not self._stopped:
+            self._stopped = True
+            try:
+                sync_obj._SyncObj__transport.destroy()
+            except Exception as error:
+                log.warning("transport_not_closed", path=self.data_dir, error=str(error))
+            sync_obj._SyncObj__connectedNodes.clear()
+            sync_obj._SyncObj__raftLeader = None
+            sync_obj._SyncObj__setState(_FOLLOWER)
+            self._fail_commands(sync_obj)
+            if self.settings.on_storage_failure is not None and self.failure is not None:
+                self.settings.on_storage_failure(self.failure)
+        else:
+            self._fail_commands(sync_obj)
+
+    def _fail_commands(self, sync_obj: Any) -> None:
+        waiting = sync_obj._SyncObj__commandsWaitingCommit
+        for index in sorted(waiting):
+            for _, callback in waiting.pop(index):
+                _call(callback, FAIL_REASON.UNKNOWN_OUTCOME)
+        replies = sync_obj._SyncObj__commandsWaitingReply
+        for request in sorted(replies):
+            _call(replies.pop(request), FAIL_REASON.UNKNOWN_OUTCOME)
+        queue = sync_obj._SyncObj__commandsQueue
+        while True:
+            try:
+                _, callback = queue.get_nowait()
+            except Exception:
+                break
+            _call(callback, FAIL_REASON.REQUEST_DENIED)
+
+    def close(self) -> None:
+        """Save what is pending and close the storage.  Idempotent."""
+        if self._closed:
+            return
+        try:
+            for callback in self._on_close:
+                callback()
+            if self.failure is None:
+                self.save_pending()
+        finally:
+            self._closed = True
+            self.barrier.close()
+            self.storage.close()
+
+    def _is_durable(self) -> bool:
+        return self._must_reach is None and not self.journal.keeps_a_promise_unsaved
+
+    def _check_loaded(self) -> None:
+        """Whether the snapshot that was being loaded has been.
+
+        PySyncObj logs an exception and goes on, with a state that misses everything
+        the snapshot held, and acknowledges it.
+        """
+        index, self._must_reach = self._must_reach, None
+        if index is not None and self.applied_index() < index:
+            error = RaftwalError(
+                "PySyncObj could not load the snapshot into the application's objects "
+                "(its log has the reason)",
+                path=self.data_dir,
+                index=index,
+                advice="Run the version of the application that made the snapshot, or a newer one",
+            )
+            self.fail(error)
+            raise error
+
+    def _reapply_membership(self, restored: list[JournalEntry]) -> None:
+        # PySyncObj took back the membership changes in what it cut; see
+        # DurableJournal.deleteEntriesFrom.
+        sync_obj = self._sync_obj()
+        if sync_obj is None or not sync_obj.conf.dynamicMembershipChange:
+            return
+        for command, _, _ in restored:
+            request = sync_obj._SyncObj__parseChangeClusterRequest(command)
+            if request is not None:
+                sync_obj._SyncObj__doChangeCluster(request)
+
+
+def _call(callback: Any, reason: int) -> None:
+    if not callable(callback):
+        return  # None, or a remote caller's address: its own timeout tells it
+    try:
+        callback(None, reason)
+    except Exception:
+        log.exception("callback_failed", callback=repr(callback), pid=os.getpid())
