@@ -21,12 +21,11 @@ def exit_code_of(error: Exception) -> int:
     return DAMAGED if isinstance(error, (CorruptionError, TornTailError)) else NOT_DONE
 
 
-def complain(error: Exception) -> None:
+def complain(error: Exception, code: int) -> None:
     """Print an error for a human, on stderr: what, where, and what to do."""
     if isinstance(error, RaftwalError):
-        kind = {DAMAGED: "corrupt: ", NOT_DONE: ""}[exit_code_of(error)]
-        if isinstance(error, TornTailError):
-            kind = ""
+        is_corrupt = code == DAMAGED and not isinstance(error, TornTailError)
+        kind = "corrupt: " if is_corrupt else ""
         where = f" ({error.where})" if error.where else ""
         text = f"{kind}{error.what}{where}"
         advice = error.advice

@@ -10,9 +10,9 @@ from raftwal.cli.directory import Directory
 from raftwal.errors import (
     CommitBeyondLogError,
     CorruptionError,
+    MissingSegmentError,
     RaftwalError,
     ReadFailedError,
-    RecordFormatError,
     SnapshotAheadOfLogError,
     SnapshotFileError,
     SnapshotNotFoundError,
@@ -78,10 +78,18 @@ def survey(
 
     Holds the data of those entries only whose index ``wants_data`` accepts.
 
-    Raises `NotAWalError`, `MissingSegmentError`, and `SnapshotNotFoundError` when
-    there is no record of the snapshot with index ``from_snapshot``.
+    Raises `NotAWalError` and `SnapshotNotFoundError` when the log does not reach back
+    to, or has no record of, the snapshot with index ``from_snapshot``.
     """
-    segments = segments_from(directory.log, directory.segments, from_snapshot)
+    segments = directory.segments
+    missing: MissingSegmentError | None = None
+    try:
+        segments = segments_from(directory.log, segments, from_snapshot)
+    except MissingSegmentError as caught:
+        if from_snapshot is not None:
+            raise
+        missing = caught
+        segments = _before_gap(segments)
     start = None if from_snapshot is None else _recorded(directory.log, segments, from_snapshot)
     contents, _, error = read_until_damage(
         DISK, directory.log, segments, start, wants_data=wants_data
@@ -91,12 +99,23 @@ def survey(
         entries=contents.entries[contents.stale_entries :], stale_entries=0
     )
     files = None if directory.snapshots is None else _check_files(directory.snapshots)
-    result = Survey(segments, contents, files, [])
-    result.problems.extend(found for found in (error, contents.torn_tail) if found is not None)
-    result.problems.extend(file.error for file in files or () if file.error is not None)
-    if error is None:
-        result.problems.extend(_contradictions(directory, result, start))
+    problems: list[RaftwalError] = [] if error is None else [error]
+    if missing is not None:
+        # Without what follows, the end of what was read says nothing.
+        contents = contents._replace(torn_tail=None)
+        problems.append(missing)
+    if contents.torn_tail is not None:
+        problems.append(contents.torn_tail)
+    problems.extend(file.error for file in files or () if file.error is not None)
+    result = Survey(segments, contents, files, problems)
+    if error is None and missing is None:
+        problems.extend(_contradictions(directory, result, start))
     return result
+
+
+def _before_gap(segments: list[SegmentName]) -> list[SegmentName]:
+    first = segments[0].sequence
+    return [s for number, s in enumerate(segments) if s.sequence == first + number]
 
 
 def _recorded(log: str, segments: list[SegmentName], index: int) -> SnapshotMetadata:
@@ -124,8 +143,8 @@ def _check_files(snapshotter: Snapshotter) -> list[SnapshotFile]:
         error: SnapshotFileError | ReadFailedError | None = None
         size = 0
         try:
-            snapshotter.read(name)
             size = os.stat(path).st_size
+            snapshotter.read(name)
         except (SnapshotFileError, ReadFailedError) as caught:
             error = caught
         except OSError as caught:
@@ -139,7 +158,12 @@ def _contradictions(
 ) -> list[CorruptionError]:
     """Where log and snapshots, each sound in itself, do not make one node's state."""
     contents = result.contents
-    reached = max((snapshot.index for snapshot in contents.snapshots), default=0)
+    files_count = result.snapshot_files is not None and start is None
+    reached = 0
+    for snapshot in contents.snapshots:
+        file = result.snapshot_file(snapshot)
+        if not files_count or (file is not None and file.error is None):
+            reached = max(reached, snapshot.index)
     if contents.entries:
         reached = max(reached, contents.entries[-1].index)
     problems: list[CorruptionError] = []
@@ -153,10 +177,10 @@ def _contradictions(
             )
         )
     first = result.segments[0]
-    if result.snapshot_files is not None and start is None and first.index > 0:
+    if files_count and first.index > 0:
         usable = (
             file
-            for file in result.snapshot_files
+            for file in result.snapshot_files or ()
             if file.error is None
             and file.name.index >= first.index
             and result.vouches_for(file.name)
@@ -172,6 +196,3 @@ def _contradictions(
                 )
             )
     return problems
-
-
-__all__ = ["BROKEN", "WHOLE", "RecordFormatError", "SnapshotFile", "Survey", "survey"]

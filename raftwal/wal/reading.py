@@ -8,6 +8,7 @@ from typing import NamedTuple
 from raftwal.errors import (
     CorruptionError,
     EntryGapError,
+    EntryTermError,
     HardStateOrderError,
     MetadataConflictError,
     ReadFailedError,
@@ -53,8 +54,8 @@ class LogContents(NamedTuple):
 class LogEnd(NamedTuple):
     """Where appending goes on: the end of the last whole record, and the chain there.
 
-    ``last_index`` is that of the last entry written, or of a snapshot saved since that
-    is ahead of it.
+    ``last_index`` and ``last_term`` are those of the last entry written, or of a snapshot
+    saved since that is not behind it; ``highest_term`` is that of any entry or snapshot.
     """
 
     position: Position
@@ -62,6 +63,7 @@ class LogEnd(NamedTuple):
     is_clean: bool
     last_index: int
     last_term: int
+    highest_term: int
 
 
 def read_log(
@@ -134,6 +136,8 @@ class _Interpreter:
         self._term_logged_at_start: int | None = None
         self._stale_entries = 0
         self._last_term = 0
+        self._highest_term = 0
+        self._snapshot_terms: dict[int, int] = {}
         self._last_written_index = 0
         # An index below which nothing was read yet: that of the start snapshot, or
         # unknown until the first entry when the log is read whole.
@@ -159,6 +163,8 @@ class _Interpreter:
         entry = decode_entry(data or b"")
         index = entry.index
         self._last_written_index = index
+        self._last_term = entry.term
+        self._highest_term = max(self._highest_term, entry.term)
         if self._base is None or self._jumps_over_snapshot(index):
             self._base = index - 1
             self._entries.clear()
@@ -166,12 +172,18 @@ class _Interpreter:
             # Covered by the start snapshot.  Remember whether the log agrees with it.
             if index == self._base:
                 self._term_logged_at_start = entry.term
-            self._last_term = entry.term
             return
         position = index - self._base - 1
         entries = self._entries
         if position < len(entries):
             # An index that was written before: the log was cut back to here.
+            if index <= self._hard_state.commit and entries[position].term != entry.term:
+                raise self.placed(
+                    EntryTermError,
+                    f"an entry of term {entry.term} replaces one of term "
+                    f"{entries[position].term}, which was committed",
+                    index,
+                )
             del entries[position:]
             self._stale_entries = min(self._stale_entries, position)
         elif position > len(entries):
@@ -180,9 +192,21 @@ class _Interpreter:
                 f"entry {index} follows entry {self._base + len(entries)}: entries are missing",
                 index,
             )
+        lowest = self._term_before(index)
+        if entry.term < lowest:
+            raise self.placed(
+                EntryTermError, f"an entry of term {entry.term} follows one of term {lowest}", index
+            )
         entries.append(entry)
-        self._last_term = entry.term
         self._note_index(index)
+
+    def _term_before(self, index: int) -> int:
+        """The term of the entry before ``index``, 0 when not known.
+
+        Where a received snapshot contradicts the entry, the lower of the two.
+        """
+        term = self._entries[-1].term if self._entries else self._term_logged_at_start or 0
+        return min(term, self._snapshot_terms.get(index - 1, term))
 
     def _jumps_over_snapshot(self, index: int) -> bool:
         """Whether the entries before ``index`` are in a snapshot received from a peer.
@@ -199,18 +223,21 @@ class _Interpreter:
         if state == self._hard_state:
             # A cut repeats it, and entries of a later term may have been saved since.
             return
-        if state.term < max(self._hard_state.term, self._last_term):
+        lowest = max(self._hard_state.term, self._highest_term)
+        if state.term < lowest:
             raise self.placed(
-                HardStateOrderError,
-                f"a hard state of term {state.term} after term "
-                f"{max(self._hard_state.term, self._last_term)}",
+                HardStateOrderError, f"a hard state of term {state.term} after term {lowest}"
             )
         self._hard_state = state
 
     def snapshot_record(self, data: bytes | None) -> None:
         snapshot = decode_snapshot_record(data or b"")
         self._snapshots.append(snapshot)
-        self._last_written_index = max(self._last_written_index, snapshot.index)
+        self._snapshot_terms[snapshot.index] = snapshot.term
+        self._highest_term = max(self._highest_term, snapshot.term)
+        if snapshot.index >= self._last_written_index:
+            self._last_written_index = snapshot.index
+            self._last_term = snapshot.term
         self._note_index(snapshot.index)
         start = self._start
         if start is None or snapshot.index != start.index:
@@ -258,6 +285,7 @@ class _Interpreter:
             stream.end_is_clean,
             self._last_written_index,
             self._last_term,
+            self._highest_term,
         )
 
 

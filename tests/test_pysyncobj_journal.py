@@ -1,0 +1,175 @@
+"""The journal as PySyncObj uses it."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftwal.model import Entry, HardState
+from raftwal.pysyncobj.journal import DurableJournal
+from raftwal.pysyncobj.node_ids import Votes, member_id
+
+
+def journal(hard_state=None, covered=(), entries=()):
+    restored = []
+    made = DurableJournal(
+        Votes(["a:1", "b:1"]),
+        hard_state or HardState(),
+        covered,
+        entries,
+        on_one_second_timer=lambda: None,
+        on_close=lambda: None,
+        on_restored=restored.extend,
+    )
+    made.restored = restored
+    return made
+
+
+def entry(index, term=1):
+    return (b"command %d" % index, index, term)
+
+
+def with_entries(last, term=1):
+    made = journal()
+    made.setCurrentTerm(term, None)
+    for index in range(1, last + 1):
+        made.add(*entry(index, term))
+    made.take_unsaved()
+    return made
+
+
+def test_what_is_added_is_unsaved_until_it_is_taken():
+    made = journal()
+    made.add(b"x", 1, 0)
+    assert made.keeps_a_promise_unsaved
+    unsaved = made.take_unsaved()
+    assert unsaved.entries == [Entry(0, 1, b"x")]
+    assert unsaved.hard_state == HardState(0, 0, 1)
+    assert not made.keeps_a_promise_unsaved
+    assert made.take_unsaved() is None
+
+
+def test_a_term_and_vote_are_unsaved_until_taken_and_come_back_by_name():
+    made = journal()
+    made.setCurrentTerm(4, "b:1")
+    assert made.keeps_a_promise_unsaved
+    state = made.take_unsaved().hard_state
+    assert state == HardState(4, member_id("b:1"), 1)
+    assert journal(state).getVotedForNodeId() == "b:1"
+    assert journal(state).getCurrentTerm() == 4
+
+
+def test_a_vote_for_an_unknown_node_is_still_a_vote():
+    assert journal(HardState(3, 12345, 1)).getVotedForNodeId() is not None
+
+
+def test_a_commit_index_alone_is_no_promise_but_is_saved_along():
+    made = with_entries(3)
+    made.setRaftCommitIndex(3)
+    assert not made.keeps_a_promise_unsaved
+    assert made.take_unsaved().hard_state.commit == 3
+
+
+def test_the_commit_index_never_goes_back():
+    made = with_entries(5)
+    made.setRaftCommitIndex(5)
+    made.setRaftCommitIndex(2)
+    assert made.getRaftCommitIndex() == 5
+
+
+def test_cutting_back_and_adding_the_same_entries_changes_nothing_on_disk():
+    made = with_entries(5)
+    made.deleteEntriesFrom(2)
+    assert len(made) == 2
+    for index in (3, 4, 5):
+        made.add(*entry(index))
+    made.setRaftCommitIndex(1)
+    assert made[:] == [entry(index) for index in range(1, 6)]
+    assert made.take_unsaved() is None
+
+
+def test_entries_cut_back_and_not_contradicted_come_back_when_the_handler_ends():
+    """A heartbeat that overlaps the log must not lose acknowledged entries."""
+    made = with_entries(5)
+    made.deleteEntriesFrom(2)
+    made.setRaftCommitIndex(2)
+    assert made[:] == [entry(index) for index in range(1, 6)]
+    assert made.restored == [entry(3), entry(4), entry(5)]
+
+
+def test_a_shorter_overlap_keeps_what_follows_it():
+    made = with_entries(5)
+    made.deleteEntriesFrom(2)
+    made.add(*entry(3))
+    made.setRaftCommitIndex(2)
+    assert made[:] == [entry(index) for index in range(1, 6)]
+    assert made.restored == [entry(4), entry(5)]
+
+
+def test_an_entry_that_contradicts_drops_all_after_it():
+    made = with_entries(5)
+    made.setCurrentTerm(2, None)
+    made.deleteEntriesFrom(2)
+    made.add(*entry(3))
+    made.add(b"other", 4, 2)
+    made.setRaftCommitIndex(2)
+    assert made[:] == [entry(1), entry(2), entry(3), (b"other", 4, 2)]
+    assert made.take_unsaved().entries == [Entry(2, 4, b"other")]
+    assert made.restored == []
+
+
+def test_an_unsaved_entry_that_is_contradicted_is_never_saved():
+    made = with_entries(2)
+    made.add(*entry(3))
+    made.add(*entry(4))
+    made.deleteEntriesFrom(3)
+    made.setCurrentTerm(2, None)
+    made.add(b"other", 4, 2)
+    made.setRaftCommitIndex(1)
+    assert made.take_unsaved().entries == [Entry(1, 3, b"command 3"), Entry(2, 4, b"other")]
+
+
+def test_what_a_handler_that_raised_cut_back_comes_back_with_the_next_cut():
+    made = with_entries(5)
+    made.deleteEntriesFrom(2)
+    made.deleteEntriesFrom(4)
+    made.setRaftCommitIndex(1)
+    assert len(made) == 5
+
+
+def test_the_log_begins_with_what_the_snapshot_covers():
+    made = journal(HardState(2, 0, 9), covered=[entry(8, 2), entry(9, 2)], entries=[entry(10, 2)])
+    assert made[0] == entry(8, 2)
+    assert made[1] == entry(9, 2)
+    assert made[-1] == entry(10, 2)
+    assert made.take_unsaved() is None
+
+
+def test_refilling_after_an_installed_snapshot_saves_nothing_that_is_in_it():
+    made = with_entries(3)
+    made.set_snapshot_index(20)
+    made.clear()
+    made.add(*entry(19))
+    made.add(*entry(20))
+    made.add(*entry(21))
+    assert [each.index for each in made.take_unsaved().entries] == [21]
+
+
+def test_a_lost_hard_state_behind_saved_entries_does_not_lower_the_term():
+    """Entries of term 7 reached the disk, the hard state written after them did not."""
+    made = journal(HardState(6, member_id("a:1"), 1), entries=[entry(1, 7)])
+    assert made.getCurrentTerm() == 7
+    assert made.getVotedForNodeId() is None
+
+
+@pytest.mark.parametrize("command", ["text", b"bytes"])
+def test_commands_are_bytes_in_the_log(command):
+    made = journal()
+    made.add(command, 1, 0)
+    assert isinstance(made[0][0], bytes)
+
+
+def test_member_ids_are_64_bit_stable_and_never_zero():
+    assert member_id("127.0.0.1:4321") == member_id("127.0.0.1:4321")
+    ids = {member_id(f"node{n}:1") for n in range(1000)}
+    assert len(ids) == 1000
+    assert all(0 < each < 1 << 64 for each in ids)
