@@ -67,9 +67,7 @@ def test_etcd_starts_from_a_log_that_raftwal_wrote_and_serves_what_is_in_it(serv
     snapshots = list((server.data_dir / "member/snap").iterdir())
     for path in snapshots:
         path.unlink()
-    with WAL.create(
-        server.data_dir / "member" / "wal", whole.metadata, segment_bytes=8192
-    ) as wal:
+    with WAL.create(server.data_dir / "member" / "wal", whole.metadata, segment_bytes=8192) as wal:
         state = whole.hard_state
         for start in range(0, len(whole.entries), 7):
             batch = whole.entries[start : start + 7]

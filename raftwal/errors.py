@@ -17,6 +17,7 @@ exception that fits, so that ``except OSError`` and ``except ValueError`` work t
     │   ├── MissingSegmentError          a gap in the segment numbers
     │   ├── MetadataConflictError        two segments with different metadata
     │   ├── EntryGapError                an entry index that leaves a gap
+    │   ├── EntryTermError               an entry whose term contradicts the log
     │   ├── HardStateOrderError          a hard state that contradicts the log
     │   ├── CommitBeyondLogError         a commit index above the last entry
     │   ├── SnapshotMismatchError        the snapshot's index, with another term
@@ -134,6 +135,13 @@ class MetadataConflictError(CorruptionError):
 
 class EntryGapError(CorruptionError):
     """An entry's index is more than one above the last: entries are missing."""
+
+
+class EntryTermError(CorruptionError):
+    """An entry's term is below that of the entry before it.
+
+    Raft never writes that, so one of the records is not what was written.
+    """
 
 
 class HardStateOrderError(CorruptionError):

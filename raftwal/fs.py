@@ -1,4 +1,4 @@
-"""The only module that touches a disk.
+"""The only module through which the log and the snapshots touch a disk.
 
 `FileSystem` and `File` are the seam: everything above works on them, so a simulated
 disk that drops, reorders or tears what was not synced can take their place.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -147,7 +148,8 @@ class RaftStorage:
 
         Raises `IdentityMismatchError`, `LockedError`, the subclasses of
         `CorruptionError`, `ReadFailedError`, `WriteFailedError`; the directory is then
-        as it was found, but for a repaired torn tail.
+        as it was found, but for a repaired torn tail and for snapshot files that are not
+        whole, which are renamed to ``<name>.broken``.
         """
         if metadata is not None and identity is not None:
             raise ValueError("give metadata or identity, not both")
@@ -204,6 +206,9 @@ class RaftStorage:
         finally:
             self._note_failure()
         if self._unvouched is not None and self._unvouched.index <= self.hard_state.commit:
+            # What vouches for it may be a commit index that was not synced: before
+            # anything older is removed, it must be.
+            self.sync()
             self._adopt(self._unvouched)
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
@@ -446,19 +451,19 @@ class _Opening:
 
     def _newest_snapshot(self, survey: LogContents, first_index: int) -> Snapshot | None:
         vouched = [snapshot for snapshot in survey.valid_snapshots if snapshot.index > 0]
-        try:
-            return self.snapshotter.load_newest(vouched)
-        except NoSnapshotError:
-            if first_index > 0:
-                raise SnapshotAheadOfLogError(
-                    f"the log starts at index {first_index}, and no snapshot before that is "
-                    "whole and vouched for",
-                    path=self._data_dir,
-                    index=first_index,
-                    advice="Put the missing snapshot file back; otherwise empty this node's "
-                    "data directory and let it rejoin from its peers",
-                ) from None
-            return None
+        snapshot: Snapshot | None = None
+        with contextlib.suppress(NoSnapshotError):
+            snapshot = self.snapshotter.load_newest(vouched)
+        if first_index > (snapshot.metadata.index if snapshot is not None else 0):
+            raise SnapshotAheadOfLogError(
+                f"the log starts at index {first_index}, and no snapshot from there on is "
+                "whole and vouched for",
+                path=self._data_dir,
+                index=first_index,
+                advice="Put the missing snapshot file back; otherwise empty this node's "
+                "data directory and let it rejoin from its peers",
+            )
+        return snapshot
 
     def _check_commit(self, survey: LogContents, snapshot: Snapshot | None) -> None:
         last_index = survey.entries[-1].index if survey.entries else 0

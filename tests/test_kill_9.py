@@ -1,6 +1,6 @@
 """kill -9 at random moments: nothing acknowledged is missing, no promise is broken.
 
-A short run; ``integration/test_kill_9.py`` is the long one.
+A short run; ``integration/test_many_kills.py`` is the long one.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pysyncobj.syncobj as module
 from pysyncobj import SyncObj
 
@@ -26,6 +28,7 @@ _ATTRIBUTES = (
     "_SyncObj__raftLog",
     "_SyncObj__raftLeader",
     "_SyncObj__connectedNodes",
+    "_SyncObj__commandsLocalCounter",
     "_SyncObj__commandsQueue",
     "_SyncObj__commandsWaitingCommit",
     "_SyncObj__commandsWaitingReply",
@@ -34,7 +37,8 @@ _ATTRIBUTES = (
 
 def check_pysyncobj() -> None:
     """Raises `UnsupportedPySyncObjError` naming what the installed PySyncObj lacks."""
-    made_by_init = SyncObj.__init__.__code__.co_names
+    # install() wraps the constructor; what it builds on is in the original.
+    made_by_init = inspect.unwrap(SyncObj.__init__).__code__.co_names
     missing = [name for name in _REPLACED_NAMES if name not in made_by_init]
     missing += [name for name in _METHODS if not hasattr(SyncObj, name)]
     missing += [name for name in _ATTRIBUTES if name not in made_by_init]

@@ -18,6 +18,7 @@ from raftwal.pysyncobj.construction import (
     replace_names,
 )
 from raftwal.pysyncobj.node import DurableNode, StorageSettings
+from raftwal.storage import Recovered
 
 
 class DurableSyncObj(SyncObj):
@@ -76,8 +77,11 @@ class DurableSyncObj(SyncObj):
         return self._durable_node.failure
 
     @property
-    def recovered(self) -> Any:
-        """What the node started from: see `raftwal.Recovered`."""
+    def recovered(self) -> Recovered:
+        """What the node started from: see `raftwal.Recovered`.
+
+        The snapshot's data is gone once the state was loaded from it.
+        """
         return self._durable_node.storage.recovered
 
     def healthy(self) -> str | None:

@@ -6,6 +6,7 @@ it to one save, before any message that depends on it leaves.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -52,10 +53,11 @@ class DurableJournal(Journal):
         self._snapshot_index = covered[-1][1] if covered else 0
         # Entries that a follower's append_entries cut back.  They come back, unless
         # an entry that contradicts them is added: see deleteEntriesFrom.
-        self._set_aside: list[JournalEntry] = []
+        self._set_aside: deque[JournalEntry] = deque()
         self._unsaved: list[Entry] = []
         self._term = hard_state.term
         self._vote = votes.name(hard_state.vote)
+        self._vote_number = hard_state.vote
         self._commit = max(hard_state.commit, FIRST_COMMIT_INDEX)
         self._saved_state = hard_state
         self._on_one_second_timer = on_one_second_timer
@@ -67,6 +69,7 @@ class DurableJournal(Journal):
             # did not.  No vote of that term can have left this node.
             self._term = last_term
             self._vote = None
+            self._vote_number = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -79,7 +82,7 @@ class DurableJournal(Journal):
         entry = (to_bytes(command), idx, term)
         if self._set_aside:
             if self._set_aside[0] == entry:
-                self._entries.append(self._set_aside.pop(0))
+                self._entries.append(self._set_aside.popleft())
                 return
             self._set_aside.clear()
         self._entries.append(entry)
@@ -105,7 +108,7 @@ class DurableJournal(Journal):
         all after it, and what is left when the handler ends comes back.
         """
         self._restore()
-        self._set_aside = self._entries[entryFrom:]
+        self._set_aside.extend(self._entries[entryFrom:])
         del self._entries[entryFrom:]
 
     def deleteEntriesTo(self, entryTo: int) -> None:
@@ -127,6 +130,7 @@ class DurableJournal(Journal):
         """Note term and vote; durable before the message that depends on them leaves."""
         self._term = term
         self._vote = votedForNodeId
+        self._vote_number = self._votes.number(votedForNodeId)
 
     def getCurrentTerm(self) -> int:
         return self._term
@@ -163,10 +167,11 @@ class DurableJournal(Journal):
         return unsaved
 
     def _hard_state(self) -> HardState:
-        return HardState(self._term, self._votes.number(self._vote), self._commit)
+        return HardState(self._term, self._vote_number, self._commit)
 
     def _restore(self) -> None:
         if self._set_aside:
-            restored, self._set_aside = self._set_aside, []
+            restored = list(self._set_aside)
+            self._set_aside.clear()
             self._entries += restored
             self._on_restored(restored)

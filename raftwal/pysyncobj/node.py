@@ -6,14 +6,16 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from pysyncobj import FAIL_REASON
 
-from raftwal.errors import RaftwalError, WriteFailedError
+from raftwal.errors import RaftwalError, RecordFormatError, WriteFailedError
 from raftwal.events import log
 from raftwal.fs import DISK, FileSystem
+from raftwal.model import EntryType
 from raftwal.pysyncobj.barrier import SendBarrier
 from raftwal.pysyncobj.dump import Dump
 from raftwal.pysyncobj.journal import DurableJournal, JournalEntry
@@ -32,7 +34,9 @@ class StorageSettings(NamedTuple):
     ``cluster_name`` is kept beside the node's id in the log: a directory of another
     cluster is refused.  ``on_storage_failure`` is called once, with the error, in the
     thread that ticks, when the storage has failed and the node has stopped taking
-    part; exit the process in it, or let the node stand still.
+    part; exit the process in it, or let the node stand still.  ``executor`` runs what
+    happens in the background (preparing segments, writing snapshots); threads of the
+    node's own by default.
     """
 
     cluster_name: str = ""
@@ -43,6 +47,7 @@ class StorageSettings(NamedTuple):
     metrics_namespace: str = "raftwal"
     on_storage_failure: StorageFailureHook | None = None
     fs: FileSystem = DISK
+    executor: Executor | None = None
 
 
 class DurableNode:
@@ -69,6 +74,7 @@ class DurableNode:
             namespace=settings.metrics_namespace,
             node=node_id,
             fs=settings.fs,
+            executor=settings.executor,
         )
         self.failure: Exception | None = None
         self._stopped = False
@@ -86,6 +92,14 @@ class DurableNode:
     def _journal_of(self, votes: Votes) -> tuple[Dump | None, DurableJournal]:
         recovered = self.storage.recovered
         dump = Dump.of_snapshot(recovered.snapshot) if recovered.snapshot is not None else None
+        for entry in recovered.entries:
+            if not entry.data or entry.type is not EntryType.NORMAL:
+                # A record's type is not covered by its checksum: see docs/guarantees.md.
+                raise RecordFormatError(
+                    "an entry without a command, which PySyncObj never writes",
+                    path=self.storage.data_dir,
+                    index=entry.index,
+                )
         journal = DurableJournal(
             votes,
             recovered.hard_state,
@@ -106,6 +120,10 @@ class DurableNode:
         """Name the SyncObj that this stands behind, once it exists."""
         self._sync_obj = weakref.ref(sync_obj)
         sync_obj.addOnTickCallback(self.flush)
+        # PySyncObj numbers the commands it forwards from 1 in every process.  A leader
+        # that is behind may answer one from before a restart after it: that answer
+        # would go to the new command of the same number, and claim that it is committed.
+        sync_obj._SyncObj__commandsLocalCounter = int.from_bytes(os.urandom(6), "big")
 
     def call_on_close(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called before the storage is closed."""
@@ -172,6 +190,15 @@ class DurableNode:
         """PySyncObj is loading a snapshot of ``index``, and hides it when that fails."""
         self._must_reach = index
 
+    def take_recovered_dump(self) -> Dump | None:
+        """The snapshot's dump that was recovered, once: it can be as large as the state."""
+        dump, self.recovered_dump = self.recovered_dump, None
+        recovered = self.storage.recovered
+        if recovered.snapshot is not None:
+            snapshot = recovered.snapshot._replace(data=b"")
+            self.storage.recovered = recovered._replace(snapshot=snapshot)
+        return dump
+
     def applied_index(self) -> int:
         """The index that the state machine has reached; 0 without one."""
         sync_obj = self._sync_obj()
@@ -226,7 +253,10 @@ class DurableNode:
             sync_obj._SyncObj__setState(_FOLLOWER)
             self._fail_commands(sync_obj)
             if self.settings.on_storage_failure is not None and self.failure is not None:
-                self.settings.on_storage_failure(self.failure)
+                try:
+                    self.settings.on_storage_failure(self.failure)
+                except Exception:
+                    log.exception("storage_failure_hook_failed", path=self.data_dir)
         else:
             self._fail_commands(sync_obj)
 
@@ -255,6 +285,9 @@ class DurableNode:
                 callback()
             if self.failure is None:
                 self.save_pending()
+        except RaftwalError as error:
+            # No message that depends on it will leave: nothing was promised.
+            log.error("last_save_failed", path=self.data_dir, error=str(error))
         finally:
             self._closed = True
             self.barrier.close()

@@ -7,7 +7,7 @@ import io
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pysyncobj import pickle
@@ -15,6 +15,7 @@ from pysyncobj.config import SERIALIZER_STATE
 
 from raftwal.errors import RaftwalError
 from raftwal.events import log
+from raftwal.fs import FILE_MODE
 from raftwal.model import Snapshot
 from raftwal.pysyncobj.dump import Dump
 from raftwal.pysyncobj.node import DurableNode
@@ -42,7 +43,6 @@ class SnapshotSerializer:
         serializer: Callable[[str, Any], None] | None,
         deserializer: Callable[[str], Any] | None,
         serialize_checker: Callable[[], int] | None,
-        executor: Executor | None = None,
     ) -> None:
         self._node = node
         self._batch_size = transmission_batch_size
@@ -50,6 +50,7 @@ class SnapshotSerializer:
         self._deserializer = deserializer
         self._serialize_checker = serialize_checker
         self._own_executor: ThreadPoolExecutor | None = None
+        executor = node.settings.executor
         if executor is None:
             executor = self._own_executor = ThreadPoolExecutor(
                 1, thread_name_prefix="raftwal-snapshot"
@@ -62,7 +63,10 @@ class SnapshotSerializer:
         self._outgoing: dict[Any, tuple[bytes, int]] = {}
         self._incoming: list[bytes] | None = None
         self._received: tuple[Any, ...] | None = None
-        self._application_file = os.path.join(node.data_dir, SNAPSHOT_DIRECTORY, "application.dump")
+        # An application that brings its own serializer writes and reads files.
+        directory = os.path.join(node.data_dir, SNAPSHOT_DIRECTORY)
+        self._written_file = os.path.join(directory, "application-written.tmp")
+        self._read_file = os.path.join(directory, "application-read.tmp")
         node.call_on_close(self._close)
 
     def serialize(self, data: tuple[Any, ...], id: int) -> None:
@@ -73,7 +77,7 @@ class SnapshotSerializer:
         try:
             if self._serializer is not None:
                 self._application_saving = data[1:]
-                self._serializer(self._application_file, data[1:])
+                self._serializer(self._written_file, data[1:])
                 if self._serialize_checker is None:
                     self._save_application_file()
                 return
@@ -118,10 +122,9 @@ class SnapshotSerializer:
         if self._received is not None:
             data, self._received = self._received, None
         else:
-            dump = node.recovered_dump
+            dump = node.take_recovered_dump()
             if dump is None:
                 raise RaftwalError("there is no snapshot to load", path=node.data_dir)
-            node.recovered_dump = None
             try:
                 data = self._load(dump.content)
             except Exception as error:
@@ -194,7 +197,7 @@ class SnapshotSerializer:
 
     def _save_application_file(self) -> None:
         described, self._application_saving = self._application_saving, None
-        self._submit(described, lambda: _take_file(self._application_file), compress=False)
+        self._submit(described, lambda: _take_file(self._written_file), compress=False)
 
     def _submit(
         self, described: tuple[Any, ...], content: Callable[[], bytes], *, compress: bool
@@ -224,9 +227,13 @@ class SnapshotSerializer:
     def _load(self, content: bytes) -> tuple[Any, ...]:
         """What PySyncObj's own ``deserialize`` gives: state, entries, nodes."""
         if self._deserializer is not None:
-            with open(self._application_file, "wb") as file:
+            fd = os.open(self._read_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+            with open(fd, "wb") as file:
                 file.write(content)
-            return (None, *self._deserializer(self._application_file))
+            try:
+                return (None, *self._deserializer(self._read_file))
+            finally:
+                os.unlink(self._read_file)
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             return tuple(pickle.load(file))
 

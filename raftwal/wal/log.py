@@ -72,6 +72,7 @@ class WAL:
         self._hard_state = EMPTY_HARD_STATE
         self._last_index = 0
         self._last_term = 0
+        self._highest_term = 0
 
     @classmethod
     def create(
@@ -194,6 +195,7 @@ class WAL:
         self._hard_state = contents.hard_state
         self._last_index = end.last_index
         self._last_term = end.last_term
+        self._highest_term = end.highest_term
         appender = self._start_appending(contents.metadata, end.position.offset, end.crc)
         if end.position.offset == 0:
             appender.add_header(self._hard_state)
@@ -283,7 +285,7 @@ class WAL:
             return
         self._check_entries(entries)
         if state is not None:
-            self._check_hard_state(state, entries[-1][0] if entries else self._last_term)
+            self._check_hard_state(state, entries[-1][0] if entries else 0)
         must_sync = bool(entries) or (state is not None and state[:2] != self._hard_state[:2])
         records: list[tuple[int, bytes | None]] = [
             (ENTRY, encode_entry(entry)) for entry in entries
@@ -293,6 +295,7 @@ class WAL:
         appender.add_all(records)
         if entries:
             self._last_term, self._last_index = entries[-1][:2]
+            self._highest_term = max(self._highest_term, self._last_term)
             self._metrics.entries.inc(len(entries))
             self._metrics.last_index.set(self._last_index)
         if state is not None:
@@ -317,7 +320,9 @@ class WAL:
             for node_id in node_ids:
                 _check_uint64("node id", node_id)
         appender.add(SNAPSHOT, encode_snapshot_record(snapshot))
-        self._last_index = max(self._last_index, snapshot.index)
+        if snapshot.index >= self._last_index:
+            self._last_index, self._last_term = snapshot[:2]
+        self._highest_term = max(self._highest_term, snapshot.term)
         appender.sync()
         self._metrics.last_index.set(self._last_index)
 
@@ -365,6 +370,7 @@ class WAL:
 
     def _check_entries(self, entries: Sequence[Entry]) -> None:
         last = None
+        last_term = 0
         for entry in entries:
             try:
                 term, index, data, entry_type = entry
@@ -379,8 +385,14 @@ class WAL:
                     raise InvalidEntryError(
                         f"entry {index} cannot follow entry {self._last_index}", index=index
                     )
+                if index == self._last_index + 1:
+                    last_term = self._last_term
             elif index != last + 1:
                 raise InvalidEntryError(f"entry {index} cannot follow entry {last}", index=index)
+            if term < last_term:
+                raise InvalidEntryError(
+                    f"an entry of term {term} cannot follow one of term {last_term}", index=index
+                )
             if data is not None and not isinstance(data, bytes):
                 raise InvalidEntryError(
                     f"an entry's data must be bytes, not {type(data).__name__}", index=index
@@ -388,13 +400,14 @@ class WAL:
             if not isinstance(entry_type, int) or entry_type not in (0, 1, 2):
                 raise InvalidEntryError(f"unknown entry type {entry_type!r}", index=index)
             last = index
+            last_term = term
 
     def _check_hard_state(self, state: HardState, last_term: int) -> None:
         if not isinstance(state, HardState):
             raise InvalidEntryError(f"not a hard state: {state!r}")
         for name, value in zip(state._fields, state, strict=True):
             _check_uint64(name, value)
-        lowest = max(self._hard_state.term, last_term)
+        lowest = max(self._hard_state.term, self._highest_term, last_term)
         if state.term < lowest:
             raise InvalidEntryError(f"a hard state of term {state.term} after term {lowest}")
 

@@ -177,13 +177,6 @@ class _Interpreter:
         entries = self._entries
         if position < len(entries):
             # An index that was written before: the log was cut back to here.
-            if index <= self._hard_state.commit and entries[position].term != entry.term:
-                raise self.placed(
-                    EntryTermError,
-                    f"an entry of term {entry.term} replaces one of term "
-                    f"{entries[position].term}, which was committed",
-                    index,
-                )
             del entries[position:]
             self._stale_entries = min(self._stale_entries, position)
         elif position > len(entries):

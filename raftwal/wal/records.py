@@ -36,7 +36,6 @@ from raftwal.wire.frames import (
     extend_crc,
 )
 
-
 _HEADER = (CRC, METADATA)
 _FIRST_HEADER = (CRC, METADATA, SNAPSHOT)
 
