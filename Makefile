@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-READY  := $(VENV)/.ready
+# Stamps: what the virtual environment has, so that the demo need not wait for test tools.
+DEMO_READY := $(VENV)/.demo-ready
+READY      := $(VENV)/.test-ready
 
 .PHONY: demo test integration check format dist clean help
 
@@ -13,12 +15,12 @@ help:
 	@echo "make check        types and lint"
 	@echo "make dist         wheel and sdist into dist/"
 
-$(READY): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(DEMO_READY) $(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(patsubst .%-ready,%,$(notdir $@))]'
 	@touch $@
 
-demo: $(READY)
+demo: $(DEMO_READY)
 	$(BIN)/python -m examples.demo
 
 test: $(READY) check
