@@ -383,6 +383,27 @@ def test_install_refuses_to_forget_a_journal_that_pysyncobj_left(tmp_path):
     assert not (tmp_path / "journal.raftwal").exists()
 
 
+def test_pysyncobjs_false_alarm_about_truncation_is_not_logged(tmp_path, caplog, monkeypatch):
+    with cluster(tmp_path) as nodes:
+        nodes.start_all()
+        leader = nodes.wait_for_leader()
+        follower = next(node for node in nodes.nodes.values() if node is not leader)
+        fill(nodes, leader, 20)
+        nodes.wait_for_values({number: number for number in range(20)})
+        journal = follower._durable_node.journal
+        entries = journal[:]
+        cuts = []
+        cut = journal.deleteEntriesFrom
+        monkeypatch.setattr(
+            journal, "deleteEntriesFrom", lambda position: (cuts.append(position), cut(position))
+        )
+        # As after a reconnection: the leader sends what the follower has.
+        leader._SyncObj__raftNextIndex[follower.selfNode] = 5
+        nodes.tick_until(lambda: bool(cuts), "PySyncObj to cut the follower's log")
+        assert journal[: len(entries)] == entries
+    assert "truncating" not in caplog.text
+
+
 def test_observers_hold_a_log_of_their_own(tmp_path):
     with cluster(tmp_path, size=1) as nodes:
         node = nodes.start(nodes.addresses[0])

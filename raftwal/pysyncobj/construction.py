@@ -15,6 +15,7 @@ from typing import Any
 import pysyncobj.syncobj as syncobj_module
 from pysyncobj import SyncObjConf
 
+from raftwal.pysyncobj import false_alarm
 from raftwal.pysyncobj.node import DurableNode, StorageSettings
 from raftwal.pysyncobj.serializer import SnapshotSerializer
 
@@ -70,6 +71,7 @@ def replace_names() -> None:
     """Put our two functions where PySyncObj's constructor looks.  Idempotent."""
     syncobj_module.createJournal = _create_journal
     syncobj_module.Serializer = _create_serializer
+    false_alarm.silence()
 
 
 def open_node(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pysyncobj.journal import Journal
 from pysyncobj.pickle import to_bytes
 
+from raftwal.events import log
 from raftwal.model import Entry, HardState
 from raftwal.pysyncobj.node_ids import Votes
 
@@ -84,6 +85,15 @@ class DurableJournal(Journal):
             if self._set_aside[0] == entry:
                 self._entries.append(self._set_aside.popleft())
                 return
+            if idx <= self._commit:
+                # Raft never does this: another node has lost what it had promised.
+                log.error(
+                    "committed_entry_contradicted",
+                    index=idx,
+                    term=term,
+                    committed_term=self._set_aside[0][2],
+                    commit=self._commit,
+                )
             self._set_aside.clear()
         self._entries.append(entry)
         if idx <= self._snapshot_index:

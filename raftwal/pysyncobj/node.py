@@ -18,6 +18,7 @@ from raftwal.fs import DISK, FileSystem
 from raftwal.model import EntryType
 from raftwal.pysyncobj.barrier import SendBarrier
 from raftwal.pysyncobj.dump import Dump
+from raftwal.pysyncobj.false_alarm import set_ticking
 from raftwal.pysyncobj.journal import DurableJournal, JournalEntry
 from raftwal.pysyncobj.node_ids import Votes
 from raftwal.storage import Identity, RaftStorage
@@ -224,6 +225,7 @@ class DurableNode:
         if self._sync_obj() is None:
             self.attach(sync_obj)
         if self.failure is None:
+            set_ticking(True)
             try:
                 original(time_to_wait)
                 self.flush()
@@ -231,6 +233,8 @@ class DurableNode:
                 # A failure stops the node below.  Anything else is PySyncObj's to log.
                 if self.failure is None:
                     raise
+            finally:
+                set_ticking(False)
         else:
             time.sleep(time_to_wait)
         if self.failure is not None:
