@@ -33,6 +33,9 @@ exception that fits, so that ``except OSError`` and ``except ValueError`` work t
     ├── ClosedError (ValueError)         a call on a closed log or storage
     ├── NotReadYetError (RuntimeError)   an append before ``read_all()``
     ├── InvalidEntryError (ValueError)   a save that was refused; nothing was written
+    ├── InvalidSnapshotError (ValueError) a snapshot that was refused; nothing was written
+    ├── InvalidSettingError (ValueError) an argument that cannot be
+    ├── CommittedEntryContradictedError (ValueError) another node lost what it had promised
     ├── IdentityMismatchError (ValueError)
     └── UnsupportedPySyncObjError (ImportError)
 """
@@ -145,7 +148,8 @@ class EntryTermError(CorruptionError):
 
 
 class HardStateOrderError(CorruptionError):
-    """A hard state's term is below an earlier one, or below the last entry's.
+    """A hard state's term is below an earlier one, or below that of an entry that
+    replaced another.
 
     Raft never goes back to a lower term, so one of the records is not what was written.
     """
@@ -239,6 +243,29 @@ class InvalidEntryError(RaftwalError, ValueError):
     """What was to be saved cannot follow what is there.  Nothing was written."""
 
     default_advice = ""
+
+
+class InvalidSnapshotError(RaftwalError, ValueError):
+    """A snapshot that its file could not hold.  Nothing was written."""
+
+    default_advice = "Make the state smaller, or compress it"
+
+
+class InvalidSettingError(RaftwalError, ValueError):
+    """An argument that cannot be: a segment of no bytes, metadata that are not bytes."""
+
+
+class CommittedEntryContradictedError(RaftwalError, ValueError):
+    """A leader sent another entry for an index that is committed here.
+
+    In Raft a committed entry never changes, so some node has lost what it had promised.
+    This one stops rather than go on with a state that differs from its peers'.
+    """
+
+    default_advice = (
+        "Find the node that lost its log (one without raftwal, most likely); compare the "
+        "states, choose the one to keep, and empty the data directories of the others"
+    )
 
 
 class IdentityMismatchError(RaftwalError, ValueError):

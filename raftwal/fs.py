@@ -105,6 +105,7 @@ class DiskFile:
 
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
+        self._fd = -1
         self._fd = os.open(path, flags | getattr(os, "O_BINARY", 0), FILE_MODE)
 
     def size(self) -> int:
@@ -174,6 +175,10 @@ class DiskFile:
                 return False
             raise
         return True
+
+    def __del__(self) -> None:
+        # A log that was dropped without close() must not keep its lock.
+        self.close()
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from raftwal.errors import (
+    InvalidSnapshotError,
     NoSnapshotError,
     ReadFailedError,
     RecordFormatError,
@@ -27,6 +28,9 @@ from raftwal.wire.messages import (
     encode_snapshot,
     encode_snapshot_file,
 )
+
+MAX_SNAPSHOT_BYTES = (1 << 31) - (1 << 20)
+"""protobuf parses no message of 2 GiB or more; membership and framing need some of it."""
 
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap")
 
@@ -67,11 +71,18 @@ class Snapshotter:
         Written under another name, synced, renamed, the directory synced: a crash
         leaves the whole file or none.
 
-        Raises `WriteFailedError`; then there is no file of that name, or the one that
+        Raises `InvalidSnapshotError` before anything is written when it is larger than
+        `MAX_SNAPSHOT_BYTES`, and `WriteFailedError`; then there is no file of that name, or the one that
         was there before.
         """
         started = time.perf_counter()
         metadata = snapshot.metadata
+        if len(snapshot.data) > MAX_SNAPSHOT_BYTES:
+            raise InvalidSnapshotError(
+                f"a snapshot of {len(snapshot.data)} bytes, more than a protobuf message can hold",
+                path=self._directory,
+                index=metadata.index,
+            )
         data = encode_snapshot(snapshot)
         content = encode_snapshot_file(extend_crc(0, data), data)
         path = os.path.join(self._directory, str(SnapshotName(metadata.term, metadata.index)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -14,16 +14,19 @@ from prometheus_client import CollectorRegistry
 from raftwal.errors import (
     CommitBeyondLogError,
     IdentityMismatchError,
-    LockedError,
+    InvalidEntryError,
+    InvalidSettingError,
     NoSnapshotError,
+    ReadFailedError,
     RecordFormatError,
     SnapshotAheadOfLogError,
     WriteFailedError,
 )
 from raftwal.events import log
 from raftwal.fs import DISK, FileSystem, make_directories
-from raftwal.metrics import NO_METRICS, StorageMetrics, storage_metrics
+from raftwal.metrics import StorageMetrics, storage_metrics
 from raftwal.model import (
+    EMPTY_HARD_STATE,
     START_OF_LOG,
     ConfState,
     Entry,
@@ -33,10 +36,10 @@ from raftwal.model import (
 )
 from raftwal.snapshots import Snapshotter
 from raftwal.wal.checking import RepairReport, repair
-from raftwal.wal.log import WAL, lock_segments
+from raftwal.wal.log import WAL, check_snapshot_metadata, lock_segments
 from raftwal.wal.purging import purge_segments
 from raftwal.wal.reading import LogContents, read_whole_log
-from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES, list_segments
+from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES, SegmentName, list_segments
 from raftwal.wire.schema import PbIdentity, parse
 
 WAL_DIRECTORY = "wal"
@@ -115,7 +118,11 @@ class RaftStorage:
         self._keep_segments = keep_segments
         self._keep_snapshots = keep_snapshots
         self._snapshot = recovered.snapshot.metadata if recovered.snapshot else START_OF_LOG
+        # Received from a peer and recorded, but above the commit index so far.
         self._unvouched: SnapshotMetadata | None = None
+        self._last_entry_index = max(
+            self._snapshot.index, recovered.entries[-1].index if recovered.entries else 0
+        )
         self._set_gauges(self._snapshot_file_time() if recovered.snapshot else 0.0)
 
     @classmethod
@@ -152,8 +159,8 @@ class RaftStorage:
         whole, which are renamed to ``<name>.broken``.
         """
         if metadata is not None and identity is not None:
-            raise ValueError("give metadata or identity, not both")
-        directory = os.fspath(data_dir)
+            raise InvalidSettingError("give metadata or identity, not both")
+        directory = os.path.abspath(data_dir)
         if metrics is None:
             name = node or (identity.node_id if identity else directory)
             metrics = storage_metrics(name, registry=registry, namespace=namespace)
@@ -191,7 +198,7 @@ class RaftStorage:
         return self._snapshot
 
     @property
-    def failure(self) -> OSError | None:
+    def failure(self) -> BaseException | None:
         """The error after which the storage refuses every call, if there was one."""
         return self._wal.failure
 
@@ -201,15 +208,69 @@ class RaftStorage:
         Raises `InvalidEntryError` before anything is written, `WriteFailedError`,
         `ClosedError`.
         """
+        self._wal.check_usable()
+        if not isinstance(entries, Sequence):
+            entries = list(entries)
+        self._check_save(hard_state, entries)
         try:
+            waiting = self._unvouched
+            if waiting is not None and hard_state is not None and self._vouches(hard_state):
+                self._vouch(waiting, hard_state)
             self._wal.save(hard_state, entries)
         finally:
             self._note_failure()
-        if self._unvouched is not None and self._unvouched.index <= self.hard_state.commit:
-            # What vouches for it may be a commit index that was not synced: before
-            # anything older is removed, it must be.
-            self.sync()
-            self._adopt(self._unvouched)
+        if entries:
+            self._last_entry_index = entries[-1][1]
+
+    def _check_save(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
+        """Refuse what recovery would refuse.  Raises `InvalidEntryError`."""
+        if hard_state is None or hard_state == EMPTY_HARD_STATE:
+            hard_state = self.hard_state
+        commit = hard_state.commit
+        covered = self._snapshot.index
+        if self._unvouched is not None and commit >= self._unvouched.index:
+            covered = max(covered, self._unvouched.index)
+        last = max(self._last_entry_index, covered)
+        if entries:
+            first, last_after = entries[0][1], entries[-1][1]
+            if first <= covered and covered > 0:
+                raise InvalidEntryError(
+                    f"entry {first} is in the snapshot of index {covered}", index=first
+                )
+            if first > last + 1:
+                raise InvalidEntryError(
+                    f"entry {first} cannot follow entry {last}"
+                    + (
+                        ""
+                        if self._unvouched is None
+                        else ": no commit index vouches for the "
+                        f"snapshot of index {self._unvouched.index} yet"
+                    ),
+                    index=first,
+                )
+            last = last_after
+        if commit > last:
+            raise InvalidEntryError(f"commit index {commit} is above the last entry, {last}")
+        if commit < self._snapshot.index:
+            raise InvalidEntryError(
+                f"commit index {commit} is below the snapshot's, {self._snapshot.index}"
+            )
+
+    def _vouches(self, hard_state: HardState) -> bool:
+        return self._unvouched is not None and hard_state.commit >= self._unvouched.index
+
+    def _vouch(self, snapshot: SnapshotMetadata, hard_state: HardState) -> None:
+        """Make a received snapshot the one to start from, before anything follows on it.
+
+        Its record is written once more: segments begun since the first one may be
+        named below the snapshot's index, and a reader that starts from it begins past
+        them.  Record before commit index, and both before any entry: whatever a crash
+        leaves of this, the log neither commits nor continues what it does not have.
+        """
+        self._wal.save_snapshot(snapshot)
+        self._wal.save(hard_state._replace(commit=snapshot.index))
+        self._wal.sync()
+        self._adopt(snapshot)
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Save a snapshot: its file first, then its record in the log, both durable.
@@ -220,6 +281,8 @@ class RaftStorage:
 
         Raises `WriteFailedError`, `ClosedError`.
         """
+        self._wal.check_usable()
+        check_snapshot_metadata(snapshot.metadata)
         self._snapshotter.save(snapshot)
         self.record_snapshot(snapshot.metadata)
 
@@ -353,9 +416,17 @@ class _Opening:
 
     def create_or_recover(self, metadata: bytes | None) -> tuple[WAL, Recovered]:
         started = time.perf_counter()
-        if not self._fs.exists(self._wal_directory):
+        if not self._fs.exists(self._wal_directory) or self._is_empty(self._wal_directory):
             return self._create(metadata, started)
         return self._recover(metadata, started)
+
+    def _is_empty(self, directory: str) -> bool:
+        try:
+            return self._fs.is_directory(directory) and not self._fs.list(directory)
+        except OSError as error:
+            raise ReadFailedError(
+                f"cannot list the directory: {error.strerror}", path=directory
+            ) from error
 
     def _create(self, metadata: bytes | None, started: float) -> tuple[WAL, Recovered]:
         if self.snapshotter.names():
@@ -364,6 +435,8 @@ class _Opening:
             )
         try:
             make_directories(self._fs, os.path.join(self._data_dir, SNAPSHOT_DIRECTORY))
+            # Also where the application, or a start that was killed, made the directory.
+            self._fs.sync_directory(os.path.dirname(self._data_dir))
         except OSError as error:
             raise WriteFailedError(
                 f"cannot make the data directory: {error.strerror or error}",
@@ -391,11 +464,13 @@ class _Opening:
         if metadata is not None:
             self._check_identity(survey.metadata, metadata)
         repaired = RepairReport(repaired=False)
-        snapshot = self._newest_snapshot(survey, segments[0].index)
+        snapshot = self._newest_snapshot(survey, segments)
         self._check_commit(survey, snapshot)
         if survey.torn_tail is not None:
             repaired = repair(self._wal_directory, fs=self._fs)
             self._metrics.repairs.inc()
+        # It can be as large as the log, which is read once more.
+        del survey
         start = snapshot.metadata if snapshot is not None else START_OF_LOG
         wal = WAL.open(
             self._wal_directory,
@@ -407,7 +482,7 @@ class _Opening:
         )
         try:
             contents = wal.read_all()
-            self.snapshotter.remove_unfinished()
+            self._remove_unfinished()
         except BaseException:
             wal.close()
             raise
@@ -449,8 +524,20 @@ class _Opening:
             what = f"the log was created with other metadata: {found!r}, not {expected!r}"
         raise IdentityMismatchError(what, path=self._data_dir)
 
-    def _newest_snapshot(self, survey: LogContents, first_index: int) -> Snapshot | None:
-        vouched = [snapshot for snapshot in survey.valid_snapshots if snapshot.index > 0]
+    def _remove_unfinished(self) -> None:
+        try:
+            self.snapshotter.remove_unfinished()
+        except OSError as error:
+            log.warning("snapshot_not_removed", path=self._data_dir, error=str(error))
+
+    def _newest_snapshot(self, survey: LogContents, segments: list[SegmentName]) -> Snapshot | None:
+        first_index = segments[0].index
+        commit = survey.hard_state.commit
+        vouched = [
+            snapshot
+            for snapshot, segment in zip(survey.snapshots, survey.snapshot_segments, strict=True)
+            if 0 < snapshot.index <= commit and _is_read_from(segments, snapshot.index, segment)
+        ]
         snapshot: Snapshot | None = None
         with contextlib.suppress(NoSnapshotError):
             snapshot = self.snapshotter.load_newest(vouched)
@@ -478,11 +565,8 @@ class _Opening:
             )
 
 
-__all__ = [
-    "FORMAT_VERSION",
-    "NO_METRICS",
-    "Identity",
-    "LockedError",
-    "RaftStorage",
-    "Recovered",
-]
+def _is_read_from(segments: list[SegmentName], index: int, record_segment: str) -> bool:
+    """Whether a reader that starts from the snapshot ``index`` meets this record of it."""
+    starts = [str(segment) for segment in segments if segment.index <= index]
+    # Names sort as the segments do.
+    return bool(starts) and record_segment >= starts[-1]

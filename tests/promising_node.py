@@ -94,7 +94,7 @@ def main() -> None:
         elif command == "leader":
             answer("leader", node._getLeader() or "none")
         elif command == "values":
-            answer("values", node.raftLastApplied, json.dumps(node.values))
+            answer("values", node.raftLastApplied, json.dumps(dict(node.values)))
     stop.set()
     ticking.join()
 

@@ -17,8 +17,13 @@ _FLOWING = frozenset(("append_entries", "apply_command", "apply_command_response
 class SendBarrier:
     """Stands between PySyncObj and its transport."""
 
-    def __init__(self, is_durable: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        is_durable: Callable[[], bool],
+        is_term_durable: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._is_durable = is_durable
+        self._is_term_durable = is_term_durable
         self._held: deque[tuple[Send, Any, Any]] = deque()
         self._closed = False
 
@@ -30,8 +35,11 @@ class SendBarrier:
         if self._closed:
             return False
         if isinstance(message, dict) and message.get("type") in _FLOWING:
-            return transport_send(node, message)
-        if not self._held and self._is_durable():
+            # Entries of a term that a crash could undo would be a promise: a node that
+            # is a majority alone can lead in the tick in which it votes for itself.
+            if self._is_term_durable():
+                return transport_send(node, message)
+        elif not self._held and self._is_durable():
             return transport_send(node, message)
         self._held.append((transport_send, node, message))
         return True
@@ -48,8 +56,14 @@ class SendBarrier:
         self._held.clear()
 
     def guard_class(self, transport_class: Any) -> Any:
-        """A subclass of a transport class that sends through this barrier."""
+        """A subclass of a transport class that sends through this barrier.
+
+        PySyncObj takes anything that makes a transport when called: what is not a
+        class has its transports guarded one by one.
+        """
         barrier = self
+        if not isinstance(transport_class, type):
+            return lambda *arguments: barrier.guard(transport_class(*arguments))
 
         class GuardedTransport(transport_class):
             def send(self, node: Any, message: Any) -> bool:

@@ -41,7 +41,7 @@ class NodeFile(str):
 
 def _create_journal(journal_file: Any = None) -> Any:
     if isinstance(journal_file, NodeFile):
-        return journal_file.node.journal
+        return journal_file.node.claim()
     return _original_create_journal(journal_file)
 
 
@@ -91,7 +91,7 @@ def durable_configuration(conf: SyncObjConf | None, node: DurableNode) -> SyncOb
     """A copy of the application's configuration that leads to ``node``."""
     conf = copy.copy(conf) if conf is not None else SyncObjConf()
     conf.journalFile = NodeFile.of(node, node.data_dir)
-    # PySyncObj loads a dump at its first tick if a file of this name exists: any
-    # file will do, the serializer knows what to load.
-    conf.fullDumpFile = NodeFile.of(node, __file__ if node.recovered_dump is not None else "")
+    # PySyncObj loads a dump at its first tick if a file of this name exists.  None does:
+    # the node has the snapshot loaded itself.
+    conf.fullDumpFile = NodeFile.of(node, "")
     return conf

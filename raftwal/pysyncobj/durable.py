@@ -84,6 +84,13 @@ class DurableSyncObj(SyncObj):
         """
         return self._durable_node.storage.recovered
 
+    def destroy(self) -> None:
+        """Stop ticking, close the connections and the storage, as SyncObj does."""
+        super().destroy()
+        if self.conf.autoTick and not self.tick_thread_alive():
+            # The thread that would do it could not bind its port, and is gone.
+            self._doDestroy()
+
     def healthy(self) -> str | None:
         """``None``, or why this node must be restarted (for ``/healthz``)."""
         failure = self._durable_node.failure

@@ -56,9 +56,12 @@ def _init(
     transportClass: Any = TCPTransport,
 ) -> None:
     original = functools.partial(_originals["__init__"], self)
-    if conf is None or conf.journalFile is None or isinstance(conf.journalFile, NodeFile):
+    # A DurableSyncObj comes here with the node that it has opened.
+    if conf is None or conf.journalFile is None or NODE_ATTRIBUTE in self.__dict__:
         original(selfNode, otherNodes, conf, consumers, nodeClass, transport, transportClass)
         return
+    if isinstance(conf.journalFile, NodeFile):
+        conf.journalFile.node.claim()  # raises: it has its SyncObj
     other_nodes = list(otherNodes)
     node = open_node(selfNode, other_nodes, _data_dir_of(conf.journalFile), _originals["settings"])
     setattr(self, NODE_ATTRIBUTE, node)

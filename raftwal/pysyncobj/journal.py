@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pysyncobj.journal import Journal
 from pysyncobj.pickle import to_bytes
 
-from raftwal.events import log
+from raftwal.errors import CommittedEntryContradictedError
 from raftwal.model import Entry, HardState
 from raftwal.pysyncobj.node_ids import Votes
 
@@ -55,6 +55,8 @@ class DurableJournal(Journal):
         # Entries that a follower's append_entries cut back.  They come back, unless
         # an entry that contradicts them is added: see deleteEntriesFrom.
         self._set_aside: deque[JournalEntry] = deque()
+        self.contradiction: CommittedEntryContradictedError | None = None
+        """Set when a leader contradicts what is committed; the node must then stop."""
         self._unsaved: list[Entry] = []
         self._term = hard_state.term
         self._vote = votes.name(hard_state.vote)
@@ -86,13 +88,10 @@ class DurableJournal(Journal):
                 self._entries.append(self._set_aside.popleft())
                 return
             if idx <= self._commit:
-                # Raft never does this: another node has lost what it had promised.
-                log.error(
-                    "committed_entry_contradicted",
+                self.contradiction = CommittedEntryContradictedError(
+                    f"entry {idx} of term {self._set_aside[0][2]} is committed here, and the "
+                    f"leader sent one of term {term}",
                     index=idx,
-                    term=term,
-                    committed_term=self._set_aside[0][2],
-                    commit=self._commit,
                 )
             self._set_aside.clear()
         self._entries.append(entry)
@@ -133,6 +132,16 @@ class DurableJournal(Journal):
         self._restore()
         self._commit = max(self._commit, raftCommitIndex)
 
+    def end_handler(self) -> None:
+        """Bring back what a handler cut, should it have raised before its end."""
+        self._restore()
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether the log has an entry at ``index`` with this term."""
+        self._restore()
+        position = index - self._entries[0][1] if self._entries else -1
+        return 0 <= position < len(self._entries) and self._entries[position][2] == term
+
     def getRaftCommitIndex(self) -> int:
         return self._commit
 
@@ -161,7 +170,12 @@ class DurableJournal(Journal):
     @property
     def keeps_a_promise_unsaved(self) -> bool:
         """Whether a term, a vote or an entry waits to be saved."""
-        return bool(self._unsaved) or self._hard_state()[:2] != self._saved_state[:2]
+        return bool(self._unsaved) or self.keeps_a_term_unsaved
+
+    @property
+    def keeps_a_term_unsaved(self) -> bool:
+        """Whether a term or a vote waits to be saved."""
+        return self._hard_state()[:2] != self._saved_state[:2]
 
     def take_unsaved(self) -> Unsaved | None:
         """What to save, or ``None`` when nothing changed; counts as saved from now on.

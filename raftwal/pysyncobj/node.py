@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -12,7 +13,12 @@ from typing import Any, NamedTuple
 from prometheus_client import CollectorRegistry
 from pysyncobj import FAIL_REASON
 
-from raftwal.errors import RaftwalError, RecordFormatError, WriteFailedError
+from raftwal.errors import (
+    InvalidSettingError,
+    RaftwalError,
+    RecordFormatError,
+    WriteFailedError,
+)
 from raftwal.events import log
 from raftwal.fs import DISK, FileSystem
 from raftwal.model import EntryType
@@ -80,10 +86,11 @@ class DurableNode:
         self.failure: Exception | None = None
         self._stopped = False
         self._closed = False
+        self._claimed = False
         self._on_close: list[Callable[[], None]] = []
         self._must_reach: int | None = None
         self._sync_obj: Callable[[], Any] = lambda: None
-        self.barrier = SendBarrier(self._is_durable)
+        self.barrier = SendBarrier(self._is_durable, self._is_term_durable)
         try:
             self.recovered_dump, self.journal = self._journal_of(Votes([node_id, *partner_ids]))
         except BaseException:
@@ -120,6 +127,8 @@ class DurableNode:
     def attach(self, sync_obj: Any) -> None:
         """Name the SyncObj that this stands behind, once it exists."""
         self._sync_obj = weakref.ref(sync_obj)
+        # A SyncObj that is dropped without destroy() must not keep the lock.
+        weakref.finalize(sync_obj, self.close).atexit = False
         sync_obj.addOnTickCallback(self.flush)
         # PySyncObj numbers the commands it forwards from 1 in every process.  A leader
         # that is behind may answer one from before a restart after it: that answer
@@ -133,9 +142,13 @@ class DurableNode:
     def save_pending(self) -> None:
         """Make terms, votes and entries that wait durable, with one save.
 
-        Raises `WriteFailedError`, and the node has then failed.
+        Raises `WriteFailedError` or `CommittedEntryContradictedError`, and the node has
+        then failed.
         """
         self.check_usable()
+        if self.journal.contradiction is not None:
+            self.fail(self.journal.contradiction)
+            raise self.journal.contradiction
         unsaved = self.journal.take_unsaved()
         if unsaved is None:
             return
@@ -205,6 +218,36 @@ class DurableNode:
         sync_obj = self._sync_obj()
         return 0 if sync_obj is None else int(sync_obj.raftLastApplied)
 
+    def apply_again_from(self, index: int) -> None:
+        """The state machine is at ``index`` now: apply what follows, once more if need be."""
+        entries = self.journal
+        if not entries[0][1] <= index + 1 <= entries[-1][1] + 1:
+            self.fail(
+                RaftwalError(
+                    f"the application loaded a snapshot of index {index}, and the log does not "
+                    "have what follows it",
+                    path=self.data_dir,
+                    index=index,
+                    advice="Restart the node: it starts from its own newest snapshot",
+                )
+            )
+            return
+        self._sync_obj()._SyncObj__raftLastApplied = index
+
+    def claim(self) -> DurableJournal:
+        """The journal, for the one SyncObj that this node is made for.
+
+        Raises `InvalidSettingError` the second time.
+        """
+        if self._claimed:
+            raise InvalidSettingError(
+                "this configuration belongs to another node's SyncObj",
+                path=self.data_dir,
+                advice="Make a SyncObjConf for each node",
+            )
+        self._claimed = True
+        return self.journal
+
     def check_usable(self) -> None:
         """Raises `WriteFailedError` once the node has failed."""
         if self.failure is not None:
@@ -224,21 +267,40 @@ class DurableNode:
         """One tick of PySyncObj between two flushes; after a failure, none."""
         if self._sync_obj() is None:
             self.attach(sync_obj)
-        if self.failure is None:
-            set_ticking(True)
-            try:
-                original(time_to_wait)
-                self.flush()
-            except Exception:
-                # A failure stops the node below.  Anything else is PySyncObj's to log.
-                if self.failure is None:
-                    raise
-            finally:
-                set_ticking(False)
-        else:
+        if self._closed:
+            # Nothing can be made durable any more, so nothing may be promised.
+            self._fail_commands(sync_obj)
             time.sleep(time_to_wait)
-        if self.failure is not None:
-            self.stop_taking_part(sync_obj)
+            return
+        try:
+            if self.failure is None:
+                self._tick_between_flushes(sync_obj, original, time_to_wait)
+            else:
+                time.sleep(time_to_wait)
+        except Exception:
+            # A failure stops the node below.  Anything else is PySyncObj's to log.
+            if self.failure is None:
+                raise
+        finally:
+            if self.failure is not None:
+                self.stop_taking_part(sync_obj)
+
+    def _tick_between_flushes(
+        self, sync_obj: Any, original: Callable[[float], None], time_to_wait: float
+    ) -> None:
+        set_ticking(True)
+        try:
+            if self.recovered_dump is not None:
+                sync_obj._SyncObj__loadDumpFile(clearJournal=False)
+                self._check_loaded()
+                self.check_usable()
+            original(time_to_wait)
+        finally:
+            set_ticking(False)
+            # Also when it raised: the next tick counts what this one added.
+            self.journal.end_handler()
+            if self.failure is None:
+                self.flush()
 
     def stop_taking_part(self, sync_obj: Any) -> None:
         """Leave the cluster, fail what waits, call the hook.  Later calls fail what came since.
@@ -254,7 +316,11 @@ class DurableNode:
                 log.warning("transport_not_closed", path=self.data_dir, error=str(error))
             sync_obj._SyncObj__connectedNodes.clear()
             sync_obj._SyncObj__raftLeader = None
-            sync_obj._SyncObj__setState(_FOLLOWER)
+            try:
+                sync_obj._SyncObj__setState(_FOLLOWER)
+            except Exception:
+                # The application's onStateChanged; the state is set by then.
+                log.exception("state_callback_failed", path=self.data_dir)
             self._fail_commands(sync_obj)
             if self.settings.on_storage_failure is not None and self.failure is not None:
                 try:
@@ -272,12 +338,8 @@ class DurableNode:
         replies = sync_obj._SyncObj__commandsWaitingReply
         for request in sorted(replies):
             _call(replies.pop(request), FAIL_REASON.UNKNOWN_OUTCOME)
-        queue = sync_obj._SyncObj__commandsQueue
-        while True:
-            try:
-                _, callback = queue.get_nowait()
-            except Exception:
-                break
+        # What callbacks queue anew waits for the next tick.
+        for callback in _take_queued(sync_obj._SyncObj__commandsQueue):
             _call(callback, FAIL_REASON.REQUEST_DENIED)
 
     def close(self) -> None:
@@ -295,10 +357,20 @@ class DurableNode:
         finally:
             self._closed = True
             self.barrier.close()
-            self.storage.close()
+            try:
+                self.storage.close()
+            except RaftwalError as error:
+                log.error("last_save_failed", path=self.data_dir, error=str(error))
 
     def _is_durable(self) -> bool:
-        return self._must_reach is None and not self.journal.keeps_a_promise_unsaved
+        return (
+            self._must_reach is None
+            and self.journal.contradiction is None
+            and not self.journal.keeps_a_promise_unsaved
+        )
+
+    def _is_term_durable(self) -> bool:
+        return not self.journal.keeps_a_term_unsaved
 
     def _check_loaded(self) -> None:
         """Whether the snapshot that was being loaded has been.
@@ -328,6 +400,15 @@ class DurableNode:
             request = sync_obj._SyncObj__parseChangeClusterRequest(command)
             if request is not None:
                 sync_obj._SyncObj__doChangeCluster(request)
+
+
+def _take_queued(commands: Any) -> list[Any]:
+    callbacks = []
+    while True:
+        try:
+            callbacks.append(commands.get_nowait()[1])
+        except queue.Empty:
+            return callbacks
 
 
 def _call(callback: Any, reason: int) -> None:

@@ -83,19 +83,22 @@ class SnapshotSerializer:
                 return
             buffer = io.BytesIO()
             pickle.dump(data, buffer)
+            self._submit(data[1:], buffer.getvalue, compress=True)
         except Exception:
             log.exception("snapshot_not_taken", path=self._node.data_dir)
             self._application_saving = None
             self._not_before = time.monotonic() + RETRY_SECONDS
-            return
-        self._submit(data[1:], buffer.getvalue, compress=True)
 
     def checkSerializing(self) -> tuple[int, int | None]:
         """What became of the snapshot that was begun, told once."""
         if self._application_saving is not None and self._serialize_checker is not None:
             state = self._serialize_checker()
             if state == SERIALIZER_STATE.SUCCESS:
-                self._save_application_file()
+                try:
+                    self._save_application_file()
+                except RuntimeError:
+                    log.exception("snapshot_not_taken", path=self._node.data_dir)
+                    return self._failed()
             elif state == SERIALIZER_STATE.FAILED:
                 self._application_saving = None
                 return self._failed()
@@ -126,7 +129,7 @@ class SnapshotSerializer:
             if dump is None:
                 raise RaftwalError("there is no snapshot to load", path=node.data_dir)
             try:
-                data = self._load(dump.content)
+                data = _described_by(dump, self._load(dump.content))
             except Exception as error:
                 # PySyncObj would log this and go on with an empty state.
                 node.fail(error)
@@ -156,8 +159,10 @@ class SnapshotSerializer:
     def setTransmissionData(self, data: Chunk | None) -> bool:
         """Take one piece of the leader's snapshot; ``True`` once it is whole and durable.
 
-        It is opened before it is kept, so that a damaged one never replaces anything;
-        one that the state machine is already past is passed over.
+        It is opened before it is kept, so that a damaged one never replaces anything.
+        One that the state machine is past, or whose last entry the log holds, is passed
+        over: what follows that entry in the log may have been acknowledged (Raft paper,
+        figure 13, step 6).
         """
         if data is None:
             return False
@@ -175,12 +180,20 @@ class SnapshotSerializer:
             dump = _dump_of(received[1:], content)
         except Exception as error:
             log.warning("snapshot_received_damaged", path=self._node.data_dir, error=str(error))
+            if self._deserializer is not None:
+                # It may have replaced half of the application's state.
+                self._node.fail(error)
             return False
-        if dump.last_index <= self._node.applied_index():
-            log.info("snapshot_received_old", path=self._node.data_dir, index=dump.last_index)
+        index, term = dump.last_index, dump.last[2]
+        node = self._node
+        if index <= node.applied_index() or node.journal.holds(index, term):
+            log.info("snapshot_received_old", path=node.data_dir, index=index)
+            if self._deserializer is not None:
+                # The application's state is the snapshot's by now.
+                node.apply_again_from(index)
             return False
-        self._node.install(dump)
-        self._received = received
+        node.install(dump)
+        self._received = _described_by(dump, received)
         return True
 
     def cancelTransmisstion(self, id: Any) -> None:  # PySyncObj's spelling
@@ -234,10 +247,12 @@ class SnapshotSerializer:
                 return (None, *self._deserializer(self._read_file))
             finally:
                 os.unlink(self._read_file)
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            return tuple(pickle.load(file))
+        # All of it is decompressed first: that is what checks its checksum.
+        return tuple(pickle.loads(gzip.decompress(content)))
 
     def _close(self) -> None:
+        if self._saving is not None:
+            self._saving.exception()
         if self._own_executor is not None:
             self._own_executor.shutdown()
 
@@ -247,6 +262,15 @@ def _dump_of(described: tuple[Any, ...], content: bytes) -> Dump:
     # PySyncObj's nodes: objects with an id, or plain addresses in old dumps.
     node_ids = sorted(str(getattr(node, "id", node)) for node in nodes if node is not None)
     return Dump(tuple(previous), tuple(last), tuple(node_ids), content)
+
+
+def _described_by(dump: Dump, data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``data`` with the dump's own entries.
+
+    An application's deserializer may give lists for tuples; PySyncObj compares them
+    with the journal's and throws the journal away if they differ.
+    """
+    return (data[0], dump.last, dump.previous, *data[3:])
 
 
 def _take_file(path: str) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from itertools import takewhile
 
 from raftwal.errors import ClosedError, WriteFailedError
 from raftwal.events import log
@@ -51,15 +54,29 @@ class Appender:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._handed_over = HandedOver(offset)
-        self._failure: OSError | None = None
+        self._failure: BaseException | None = None
         self._closed = False
         self._preparation = SegmentPreparation(fs, directory, segment_bytes, executor)
         metrics.segments.set(len(files))
 
     @property
-    def failure(self) -> OSError | None:
+    def failure(self) -> BaseException | None:
         """The error after which the log refuses every call, if there was one."""
         return self._failure
+
+    @contextlib.contextmanager
+    def final_if_it_fails(self) -> Iterator[None]:
+        """Whatever interrupts a write or its bookkeeping is as final as a failed sync.
+
+        An interrupt between the two would leave the checksum chain, or the offset, at
+        another place than the file.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if self._failure is None:
+                self._failure = error
+            raise
 
     def check_usable(self) -> None:
         """Raises `ClosedError` or `WriteFailedError`."""
@@ -126,6 +143,9 @@ class Appender:
             self._tail.sync_data()
         except OSError as error:
             raise self._fail("data sync", error) from error
+        self._note_sync(started)
+
+    def _note_sync(self, started: float) -> None:
         elapsed = time.perf_counter() - started
         self._metrics.sync_seconds.observe(elapsed)
         if elapsed > SLOW_SYNC_SECONDS:
@@ -139,9 +159,11 @@ class Appender:
         that ends where it did, or one with an empty segment more.
         """
         self.flush()
+        started = time.perf_counter()
         try:
             self._tail.truncate(self._offset)
             self._tail.sync()
+            self._note_sync(started)
             file = self._preparation.take()
         except OSError as error:
             raise self._fail("cut", error) from error
@@ -172,10 +194,12 @@ class Appender:
 
     def release_to(self, index: int) -> None:
         """Unlock the segments wholly below ``index``, but for the last of them."""
-        below = sum(1 for segment, _ in self._files if segment.index < index)
+        # Up to the first that is not: after a replaced tail, names can go back down.
+        below = sum(1 for _ in takewhile(lambda file: file[0].index < index, self._files))
         for _, file in self._files[: max(0, below - 1)]:
             file.close()
         del self._files[: max(0, below - 1)]
+        self._metrics.segments.set(len(self._files))
 
     def close(self) -> None:
         """Sync, unless the log failed, and close.  Closing twice is harmless."""
@@ -184,7 +208,8 @@ class Appender:
         try:
             # Never after a failure: a second sync could report success for lost data.
             if self._failure is None:
-                self.sync()
+                with self.final_if_it_fails():
+                    self.sync()
         finally:
             self._closed = True
             for _, file in self._files:

@@ -10,8 +10,10 @@ from concurrent.futures import Executor
 from raftwal.errors import (
     ClosedError,
     InvalidEntryError,
+    InvalidSettingError,
     LockedError,
     NotReadYetError,
+    ReadFailedError,
     WriteFailedError,
 )
 from raftwal.events import log
@@ -35,6 +37,7 @@ from raftwal.wal.segments import (
     list_segments,
     segments_from,
 )
+from raftwal.wal.terms import TermHistory
 from raftwal.wire.frames import CRC, ENTRY, HARD_STATE, METADATA, SNAPSHOT, encode_frame, extend_crc
 from raftwal.wire.messages import encode_entry, encode_hard_state, encode_snapshot_record
 
@@ -71,8 +74,9 @@ class WAL:
         self._closed = False
         self._hard_state = EMPTY_HARD_STATE
         self._last_index = 0
-        self._last_term = 0
-        self._highest_term = 0
+        self._terms = TermHistory()
+        # What etcd compares the next hard state with: nothing, until one is saved.
+        self._synced_state = EMPTY_HARD_STATE
 
     @classmethod
     def create(
@@ -92,15 +96,14 @@ class WAL:
         ``segment_bytes`` is the size at which a segment is cut.
 
         Raises ``FileExistsError`` when ``path`` exists and is not an empty directory,
-        and `WriteFailedError`.
+        `InvalidSettingError`, `ReadFailedError` and `WriteFailedError`.
         """
-        directory = os.fspath(path)
-        if fs.exists(directory) and (not fs.is_directory(directory) or fs.list(directory)):
-            raise FileExistsError(f"a log, or something else, is already there: {directory}")
-        if segment_bytes <= 0:
-            raise ValueError(f"segment_bytes must be positive, not {segment_bytes}")
-        parent = os.path.dirname(os.path.abspath(directory))
-        in_making = directory.rstrip(os.sep) + ".tmp"
+        # Absolute: the application may change its directory while the log is open.
+        directory = os.path.abspath(path)
+        _check_settings(segment_bytes, metadata)
+        _check_free(fs, directory)
+        parent = os.path.dirname(directory)
+        in_making = f"{directory}.tmp"
         segment = SegmentName(0, 0)
         crc, header = _first_header(metadata)
         file: File | None = None
@@ -152,7 +155,8 @@ class WAL:
 
         Raises `NotAWalError`, `MissingSegmentError`, `LockedError`, `ReadFailedError`.
         """
-        directory = os.fspath(path)
+        directory = os.path.abspath(path)
+        _check_settings(segment_bytes, None)
         start = START_OF_LOG if snapshot is None else snapshot
         segments = segments_from(directory, list_segments(fs, directory), start.index)
         files = lock_segments(fs, directory, segments)
@@ -169,7 +173,7 @@ class WAL:
 
         Raises `NotAWalError`, `MissingSegmentError`, `ReadFailedError`.
         """
-        return WALReader(os.fspath(path), START_OF_LOG if snapshot is None else snapshot, fs)
+        return WALReader(os.path.abspath(path), START_OF_LOG if snapshot is None else snapshot, fs)
 
     def read_all(self) -> LogContents:
         """Everything from the start snapshot on; the log is then ready for appending.
@@ -194,8 +198,7 @@ class WAL:
         self._settle(end)
         self._hard_state = contents.hard_state
         self._last_index = end.last_index
-        self._last_term = end.last_term
-        self._highest_term = end.highest_term
+        self._terms = end.terms
         appender = self._start_appending(contents.metadata, end.position.offset, end.crc)
         if end.position.offset == 0:
             appender.add_header(self._hard_state)
@@ -262,9 +265,13 @@ class WAL:
         return self._last_index
 
     @property
-    def failure(self) -> OSError | None:
+    def failure(self) -> BaseException | None:
         """The error after which the log refuses every call, if there was one."""
         return self._appender.failure if self._appender is not None else self._opening_failure
+
+    def check_usable(self) -> None:
+        """Raises `ClosedError`, `NotReadYetError` or `WriteFailedError`, as a save would."""
+        self._ready()
 
     def save(self, hard_state: HardState | None, entries: Iterable[Entry] = ()) -> None:
         """Append entries, then the hard state; durable when this returns.
@@ -285,8 +292,14 @@ class WAL:
             return
         self._check_entries(entries)
         if state is not None:
-            self._check_hard_state(state, entries[-1][0] if entries else 0)
-        must_sync = bool(entries) or (state is not None and state[:2] != self._hard_state[:2])
+            self._check_hard_state(state, entries)
+        with appender.final_if_it_fails():
+            self._append(appender, state, entries)
+
+    def _append(
+        self, appender: Appender, state: HardState | None, entries: Sequence[Entry]
+    ) -> None:
+        must_sync = bool(entries) or (state is not None and state[:2] != self._synced_state[:2])
         records: list[tuple[int, bytes | None]] = [
             (ENTRY, encode_entry(entry)) for entry in entries
         ]
@@ -294,12 +307,13 @@ class WAL:
             records.append((HARD_STATE, encode_hard_state(state)))
         appender.add_all(records)
         if entries:
-            self._last_term, self._last_index = entries[-1][:2]
-            self._highest_term = max(self._highest_term, self._last_term)
+            for term, index, _, _ in entries:
+                self._terms.write(index, term)
+            self._last_index = index
             self._metrics.entries.inc(len(entries))
             self._metrics.last_index.set(self._last_index)
         if state is not None:
-            self._hard_state = state
+            self._hard_state = self._synced_state = state
             self._metrics.term.set(state.term)
             self._metrics.commit_index.set(state.commit)
         if appender.is_full:
@@ -314,25 +328,25 @@ class WAL:
         Raises as `save` does.
         """
         appender = self._ready()
-        _check_uint64("snapshot index", snapshot.index)
-        _check_uint64("snapshot term", snapshot.term)
-        for node_ids in (snapshot.conf_state or ConfState())[:4]:
-            for node_id in node_ids:
-                _check_uint64("node id", node_id)
-        appender.add(SNAPSHOT, encode_snapshot_record(snapshot))
-        if snapshot.index >= self._last_index:
-            self._last_index, self._last_term = snapshot[:2]
-        self._highest_term = max(self._highest_term, snapshot.term)
-        appender.sync()
+        check_snapshot_metadata(snapshot)
+        with appender.final_if_it_fails():
+            appender.add(SNAPSHOT, encode_snapshot_record(snapshot))
+            self._terms.write_snapshot(snapshot.index, snapshot.term, self._last_index)
+            self._last_index = max(self._last_index, snapshot.index)
+            appender.sync()
         self._metrics.last_index.set(self._last_index)
 
     def flush(self) -> None:
         """Hand records that wait for the next sync to the system, without a sync."""
-        self._ready().flush()
+        appender = self._ready()
+        with appender.final_if_it_fails():
+            appender.flush()
 
     def sync(self) -> None:
         """Make everything saved so far durable."""
-        self._ready().sync()
+        appender = self._ready()
+        with appender.final_if_it_fails():
+            appender.sync()
 
     def release_to(self, index: int) -> None:
         """Unlock the segments that hold nothing above ``index``, but for the last of them.
@@ -378,15 +392,15 @@ class WAL:
                 raise InvalidEntryError(f"not an entry: {entry!r}") from None
             _check_uint64("entry term", term)
             _check_uint64("entry index", index)
-            if index == 0:
-                raise InvalidEntryError("entries count from index 1", index=0)
+            if index == MAX_UINT64:
+                # A segment that is cut behind it could not be named.
+                raise InvalidEntryError("no entry can follow this one", index=index)
             if last is None:
                 if index > self._last_index + 1:
                     raise InvalidEntryError(
                         f"entry {index} cannot follow entry {self._last_index}", index=index
                     )
-                if index == self._last_index + 1:
-                    last_term = self._last_term
+                last_term = self._terms.at(index - 1)
             elif index != last + 1:
                 raise InvalidEntryError(f"entry {index} cannot follow entry {last}", index=index)
             if term < last_term:
@@ -402,14 +416,45 @@ class WAL:
             last = index
             last_term = term
 
-    def _check_hard_state(self, state: HardState, last_term: int) -> None:
+    def _check_hard_state(self, state: HardState, entries: Sequence[Entry]) -> None:
         if not isinstance(state, HardState):
             raise InvalidEntryError(f"not a hard state: {state!r}")
         for name, value in zip(state._fields, state, strict=True):
             _check_uint64(name, value)
-        lowest = max(self._hard_state.term, self._highest_term, last_term)
+        lowest = max(self._hard_state.term, self._terms.replacing_term)
+        if entries and entries[0][1] <= self._last_index:
+            lowest = max(lowest, entries[-1][0])
         if state.term < lowest:
             raise InvalidEntryError(f"a hard state of term {state.term} after term {lowest}")
+
+
+def _check_settings(segment_bytes: int, metadata: bytes | None) -> None:
+    if not isinstance(segment_bytes, int) or segment_bytes <= 0:
+        raise InvalidSettingError(f"segment_bytes must be positive, not {segment_bytes!r}")
+    if metadata is not None and not isinstance(metadata, bytes):
+        raise InvalidSettingError(f"metadata must be bytes, not {type(metadata).__name__}")
+
+
+def _check_free(fs: FileSystem, directory: str) -> None:
+    try:
+        is_free = not fs.exists(directory) or (
+            fs.is_directory(directory) and not fs.list(directory)
+        )
+    except OSError as error:
+        raise ReadFailedError(
+            f"cannot look into the directory: {error.strerror}", path=directory
+        ) from error
+    if not is_free:
+        raise FileExistsError(f"a log, or something else, is already there: {directory}")
+
+
+def check_snapshot_metadata(snapshot: SnapshotMetadata) -> None:
+    """Raises `InvalidEntryError` when a number does not fit the format."""
+    _check_uint64("snapshot index", snapshot.index)
+    _check_uint64("snapshot term", snapshot.term)
+    for node_ids in (snapshot.conf_state or ConfState())[:4]:
+        for node_id in node_ids:
+            _check_uint64("node id", node_id)
 
 
 def _check_uint64(name: str, value: int) -> None:

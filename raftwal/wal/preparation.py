@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
@@ -33,7 +34,7 @@ class SegmentPreparation:
             )
         self._executor = executor
         self._prepared = 0
-        self._next: Future[File] = self._executor.submit(self._prepare)
+        self._next = self._begin()
 
     def take(self) -> File:
         """The prepared segment, waiting for it if need be; the next one is begun.
@@ -46,8 +47,17 @@ class SegmentPreparation:
             # Nothing was promised on this file, and the space may be there by now.
             file = self._prepare()
         self._prepared += 1
-        self._next = self._executor.submit(self._prepare)
+        self._next = self._begin()
         return file
+
+    def _begin(self) -> Future[File]:
+        try:
+            return self._executor.submit(self._prepare)
+        except RuntimeError as error:
+            # No thread to be had: out of them, or the interpreter is shutting down.
+            none: Future[File] = Future()
+            none.set_exception(OSError(errno.EAGAIN, str(error)))
+            return none
 
     def close(self) -> None:
         """Remove the segment that was prepared and not taken."""

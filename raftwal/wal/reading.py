@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from raftwal.fs import DISK, FileSystem
 from raftwal.model import EMPTY_HARD_STATE, START_OF_LOG, Entry, HardState, SnapshotMetadata
 from raftwal.wal.records import Position, RecordStream
 from raftwal.wal.segments import SegmentName, list_segments, segments_from
+from raftwal.wal.terms import TermHistory
 from raftwal.wire.frames import ENTRY, HARD_STATE, METADATA, SNAPSHOT
 from raftwal.wire.messages import decode_entry, decode_hard_state, decode_snapshot_record
 
@@ -34,7 +36,8 @@ class LogContents(NamedTuple):
     records passed on the way; ``torn_tail`` describes a torn tail that reading stopped
     in front of, or is ``None``.  ``stale_entries`` counts those at the front of
     ``entries`` that were logged before the start snapshot's record and conflict with
-    it: the log held another term at its index.
+    it: the log held another term at its index.  ``snapshot_segments`` names, for each of
+    ``snapshots``, the segment that its record is in.
     """
 
     metadata: bytes | None
@@ -43,6 +46,7 @@ class LogContents(NamedTuple):
     snapshots: list[SnapshotMetadata]
     torn_tail: TornTailError | None
     stale_entries: int
+    snapshot_segments: list[str]
 
     @property
     def valid_snapshots(self) -> list[SnapshotMetadata]:
@@ -54,16 +58,14 @@ class LogContents(NamedTuple):
 class LogEnd(NamedTuple):
     """Where appending goes on: the end of the last whole record, and the chain there.
 
-    ``last_index`` and ``last_term`` are those of the last entry written, or of a snapshot
-    saved since that is not behind it; ``highest_term`` is that of any entry or snapshot.
+    ``last_index`` is that of the last entry written, or of the start snapshot.
     """
 
     position: Position
     crc: int
     is_clean: bool
     last_index: int
-    last_term: int
-    highest_term: int
+    terms: TermHistory
 
 
 def read_log(
@@ -132,13 +134,12 @@ class _Interpreter:
         self._hard_state = EMPTY_HARD_STATE
         self._entries: list[Entry] = []
         self._snapshots: list[SnapshotMetadata] = []
+        self._snapshot_segments: list[str] = []
         self._start_found = False
         self._term_logged_at_start: int | None = None
         self._stale_entries = 0
-        self._last_term = 0
-        self._highest_term = 0
-        self._snapshot_terms: dict[int, int] = {}
-        self._last_written_index = 0
+        self._terms = TermHistory()
+        self._last_written_index = start.index if start is not None else 0
         # An index below which nothing was read yet: that of the start snapshot, or
         # unknown until the first entry when the log is read whole.
         self._base: int | None = start.index if start is not None else None
@@ -162,9 +163,16 @@ class _Interpreter:
     def entry_record(self, data: bytes | None) -> None:
         entry = decode_entry(data or b"")
         index = entry.index
+        lowest = self._terms.at(index - 1)
+        if entry.term < lowest:
+            raise self.placed(
+                EntryTermError, f"an entry of term {entry.term} follows one of term {lowest}", index
+            )
+        self._terms.write(index, entry.term)
         self._last_written_index = index
-        self._last_term = entry.term
-        self._highest_term = max(self._highest_term, entry.term)
+        if index == 0:
+            # Nothing stands at index 0; etcd writes such entries in its tests, and skips them.
+            return
         if self._base is None or self._jumps_over_snapshot(index):
             self._base = index - 1
             self._entries.clear()
@@ -185,21 +193,8 @@ class _Interpreter:
                 f"entry {index} follows entry {self._base + len(entries)}: entries are missing",
                 index,
             )
-        lowest = self._term_before(index)
-        if entry.term < lowest:
-            raise self.placed(
-                EntryTermError, f"an entry of term {entry.term} follows one of term {lowest}", index
-            )
         entries.append(entry)
         self._note_index(index)
-
-    def _term_before(self, index: int) -> int:
-        """The term of the entry before ``index``, 0 when not known.
-
-        Where a received snapshot contradicts the entry, the lower of the two.
-        """
-        term = self._entries[-1].term if self._entries else self._term_logged_at_start or 0
-        return min(term, self._snapshot_terms.get(index - 1, term))
 
     def _jumps_over_snapshot(self, index: int) -> bool:
         """Whether the entries before ``index`` are in a snapshot received from a peer.
@@ -216,7 +211,7 @@ class _Interpreter:
         if state == self._hard_state:
             # A cut repeats it, and entries of a later term may have been saved since.
             return
-        lowest = max(self._hard_state.term, self._highest_term)
+        lowest = max(self._hard_state.term, self._terms.replacing_term)
         if state.term < lowest:
             raise self.placed(
                 HardStateOrderError, f"a hard state of term {state.term} after term {lowest}"
@@ -226,11 +221,8 @@ class _Interpreter:
     def snapshot_record(self, data: bytes | None) -> None:
         snapshot = decode_snapshot_record(data or b"")
         self._snapshots.append(snapshot)
-        self._snapshot_terms[snapshot.index] = snapshot.term
-        self._highest_term = max(self._highest_term, snapshot.term)
-        if snapshot.index >= self._last_written_index:
-            self._last_written_index = snapshot.index
-            self._last_term = snapshot.term
+        self._snapshot_segments.append(os.path.basename(self._stream.position.path))
+        self._terms.write_snapshot(snapshot.index, snapshot.term, self._last_written_index)
         self._note_index(snapshot.index)
         start = self._start
         if start is None or snapshot.index != start.index:
@@ -268,6 +260,7 @@ class _Interpreter:
             self._snapshots,
             self._stream.torn_tail,
             self._stale_entries,
+            self._snapshot_segments,
         )
 
     def end(self) -> LogEnd:
@@ -277,8 +270,7 @@ class _Interpreter:
             stream.crc,
             stream.end_is_clean,
             self._last_written_index,
-            self._last_term,
-            self._highest_term,
+            self._terms,
         )
 
 

@@ -71,21 +71,43 @@ class RecordStream:
         self.end = Position(directory, 0)
         self.end_is_clean = True
         self.torn_tail: TornTailError | None = None
+        self._header: tuple[int, ...] = _HEADER
+        self._count = 0
 
     def __iter__(self) -> Iterator[Record]:
         for number, segment in enumerate(self._segments):
             path = os.path.join(self._directory, str(segment))
             is_last = number == len(self._segments) - 1
             data = read_segment(self._fs, path)
-            header = _FIRST_HEADER if segment.sequence == 0 else _HEADER
-            yield from self._segment_records(path, data, number, is_last, header)
+            self._header = _FIRST_HEADER if segment.sequence == 0 else _HEADER
+            self._count = 0
+            self.end = Position(path, 0)
+            error: CorruptionError | TornTailError | None
+            while True:
+                try:
+                    yield from self._segment_records(path, data, number, is_last)
+                    error = self.torn_tail
+                except CorruptionError as caught:
+                    error = caught
+                if error is None:
+                    break
+                # A file that is being appended to is not read all at one moment: one
+                # page can be older than the next.  What is on disk for good stays.
+                offset = self.end.offset
+                again = read_segment(self._fs, path) if is_last else data
+                if again[offset:] == data[offset:]:
+                    if error is not self.torn_tail:
+                        raise error
+                    break
+                data, self.torn_tail, self.end_is_clean = again, None, True
 
     def _segment_records(
-        self, path: str, data: bytes, number: int, is_last: bool, header: tuple[int, ...]
+        self, path: str, data: bytes, number: int, is_last: bool
     ) -> Iterator[Record]:
-        offset = 0
-        count = 0
+        """The records from ``self.end`` on."""
+        offset = self.end.offset
         size = len(data)
+        header = self._header
         while True:
             self.end = Position(path, offset)
             if offset == size:
@@ -93,15 +115,18 @@ class RecordStream:
             if size - offset < LENGTH_FIELD_BYTES:
                 if any(data[offset:]):
                     self._ends_early(path, offset, is_last, "the file ends inside a length field")
-                    self._check_header(path, count, header)
+                    self._check_header(path)
                     return
                 break
             start = offset + LENGTH_FIELD_BYTES
             claimed = claimed_length(data, offset)
             if start + claimed + (-claimed & 7) > size:
-                what = f"a record of {claimed} bytes, of which the file has {size - start}"
+                what = (
+                    f"a record of {claimed} bytes and its padding, of which the file has "
+                    f"{size - start} bytes"
+                )
                 self._ends_early(path, offset, is_last, what, claimed > size)
-                self._check_header(path, count, header)
+                self._check_header(path)
                 return
             try:
                 length, padding = decode_length_field(data, offset)
@@ -112,10 +137,11 @@ class RecordStream:
                 break
             record = self._checked_record(path, data, offset, start + length, is_last)
             if record is None:
-                self._check_header(path, count, header)
+                self._check_header(path)
                 return
             if any(data[start + length : start + length + padding]):
                 raise RecordFormatError("padding that is not zero", path=path, offset=offset)
+            count = self._count
             if count < len(header) and record.type != header[count]:
                 raise SegmentHeaderError(
                     f"record {count + 1} of the segment is of type {RECORD_TYPES[record.type]}, "
@@ -124,9 +150,11 @@ class RecordStream:
                     offset=offset,
                 )
             self.position = Position(path, offset)
-            count += 1
+            self._count += 1
             offset = start + length + padding
+            self.end = Position(path, offset)
             yield record
+        count = self._count
         if count < len(header) and (count or number == 0 or not is_last):
             # An empty last one, beside others, is let pass, as etcd does: nothing in it
             # is missed.
@@ -174,9 +202,9 @@ class RecordStream:
                 f"{what}, in a segment that is not the last", path=path, offset=offset
             )
 
-    def _check_header(self, path: str, count: int, header: tuple[int, ...]) -> None:
+    def _check_header(self, path: str) -> None:
         """A torn header is no torn tail: a segment gets its name once that is durable."""
-        if count < len(header):
+        if self._count < len(self._header):
             raise SegmentHeaderError(
                 "the segment ends inside its header", path=path, offset=self.end.offset
             )

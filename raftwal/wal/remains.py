@@ -9,6 +9,8 @@ snapshot of, an entry that the log does not have.
 
 from __future__ import annotations
 
+import struct
+
 from raftwal.errors import RecordFormatError
 from raftwal.wal.segments import first_data
 from raftwal.wire.frames import (
@@ -24,6 +26,9 @@ from raftwal.wire.frames import (
 from raftwal.wire.messages import decode_hard_state, decode_snapshot_record
 
 _ALIGNMENT = 8
+# Bytes that somebody made up can claim one long record at every eighth byte.  Past this
+# many times the file's own size, in bytes looked into, they are no trace of a crash.
+_PATIENCE = 4
 
 
 def find_lost_records(data: bytes, offset: int, last_index: int) -> str | None:
@@ -31,30 +36,46 @@ def find_lost_records(data: bytes, offset: int, last_index: int) -> str | None:
 
     ``last_index`` is the last entry before the zeros.
     """
-    position = _next_data(data, offset)
-    while position < len(data):
+    looked_into = 0
+    inside = 0
+    for position, length in _where_a_record_may_begin(data, first_data(data, offset)):
+        if position < inside:
+            continue
+        looked_into += length
+        if looked_into > _PATIENCE * len(data):
+            return f"what follows at byte {position} looks like records, one inside the other"
         found = _record_at(data, position)
         if found is None:
-            position = _next_data(data, position + _ALIGNMENT)
             continue
-        record, after = found
+        record, inside = found
         reached = _index_reached(record)
         if reached is not None and reached > last_index:
             return f"a record at byte {position} commits index {reached}"
-        following = _record_at(data, after)
+        following = _record_at(data, inside)
         if following is not None and _continues(record, following[0]):
             return f"records that belong together follow at byte {position}"
-        position = after
     return None
 
 
-def _next_data(data: bytes, position: int) -> int:
-    """The next multiple of 8 at which something other than zeros stands."""
+def _where_a_record_may_begin(data: bytes, start: int) -> list[tuple[int, int]]:
+    """The multiples of 8 from ``start`` on at which a length field fits, and the length."""
+    start -= start % _ALIGNMENT
     size = len(data)
-    position = first_data(data, position)
-    while position < size and not any(data[position : position + _ALIGNMENT]):
-        position += _ALIGNMENT
-    return min(position, size)
+    positions = []
+    whole = size - (size - start) % _ALIGNMENT
+    for number, (field,) in enumerate(struct.iter_unpack("<Q", memoryview(data)[start:whole])):
+        if field == 0:
+            continue
+        position = start + number * _ALIGNMENT
+        length = field & 0xFFFFFFFFFFFFFF
+        # The first field of a Record is its type, tag 1.
+        if (
+            position + LENGTH_FIELD_BYTES + length <= size
+            and length > 1
+            and data[position + LENGTH_FIELD_BYTES] == 0x08
+        ):
+            positions.append((position, length))
+    return positions
 
 
 def _record_at(data: bytes, position: int) -> tuple[Record, int] | None:

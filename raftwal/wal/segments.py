@@ -60,8 +60,20 @@ class SegmentName(NamedTuple):
 
 
 def is_wal_directory(fs: FileSystem, directory: str) -> bool:
-    """Whether the directory exists and holds at least one segment."""
-    return fs.is_directory(directory) and any(map(SegmentName.parse, fs.list(directory)))
+    """Whether the directory exists and holds at least one segment.
+
+    Raises `ReadFailedError` when it cannot be looked into.
+    """
+    return fs.is_directory(directory) and any(map(SegmentName.parse, _list(fs, directory)))
+
+
+def _list(fs: FileSystem, directory: str) -> list[str]:
+    try:
+        return fs.list(directory)
+    except OSError as error:
+        raise ReadFailedError(
+            f"cannot list the directory: {error.strerror}", path=directory
+        ) from error
 
 
 def list_segments(fs: FileSystem, directory: str) -> list[SegmentName]:
@@ -72,14 +84,8 @@ def list_segments(fs: FileSystem, directory: str) -> list[SegmentName]:
     """
     if not fs.is_directory(directory):
         raise NotAWalError("there is no log: the directory does not exist", path=directory)
-    try:
-        file_names = fs.list(directory)
-    except OSError as error:
-        raise ReadFailedError(
-            f"cannot list the directory: {error.strerror}", path=directory
-        ) from error
     segments = []
-    for file_name in file_names:
+    for file_name in _list(fs, directory):
         segment = SegmentName.parse(file_name)
         if segment is not None:
             segments.append(segment)

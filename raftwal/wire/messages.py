@@ -42,7 +42,7 @@ def encode_entry(entry: tuple[int, int, bytes | None, int]) -> bytes:
 def decode_entry(data: bytes) -> Entry:
     """The entry in a record's payload.
 
-    Raises `RecordFormatError` for anything that is not one, index 0 included.
+    Raises `RecordFormatError` for anything that is not one.
     """
     try:
         return _decode_usual_entry(data)
@@ -51,8 +51,6 @@ def decode_entry(data: bytes) -> Entry:
     message = parse(PbEntry, data)
     if message.Type not in (0, 1, 2):
         raise RecordFormatError(f"an entry of unknown type {message.Type}")
-    if message.Index == 0:
-        raise RecordFormatError("an entry with index 0")
     return Entry(
         message.Term,
         message.Index,
@@ -70,8 +68,6 @@ def _decode_usual_entry(data: bytes) -> Entry:
     if data[position] != 0x18:
         raise ValueError
     index, position = decode_varint(data, position + 1, end)
-    if index == 0:
-        raise ValueError
     if position == end:
         return Entry(term, index, None, entry_type)
     if data[position] != 0x22:

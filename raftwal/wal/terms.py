@@ -1,0 +1,50 @@
+"""Which term each index was written in: what may follow on it.
+
+Raft never gives an entry a lower term than the entry before it.  Reader and writer keep
+this history alike, so that what a save accepts is what a reader accepts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+
+class TermHistory:
+    """The terms of the log's entries, as runs of one term: short, however long the log."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._terms: list[int] = []
+        self._last = 0
+        self.replacing_term = 0
+        """The highest term of an entry that replaced another.
+
+        It comes from a leader of that term or a later one, so the hard state saved
+        with it, or any after it, has at least that term.
+        """
+
+    def at(self, index: int) -> int:
+        """The term of the entry at ``index``; 0 when it is not known."""
+        run = bisect_right(self._starts, index) - 1
+        return self._terms[run] if run >= 0 else 0
+
+    def write(self, index: int, term: int) -> None:
+        """Note an entry, which replaces what was at its index and after it."""
+        if index <= self._last:
+            self.replacing_term = max(self.replacing_term, term)
+        self._last = index
+        while self._starts and self._starts[-1] >= index:
+            self._starts.pop()
+            self._terms.pop()
+        if not self._terms or self._terms[-1] != term:
+            self._starts.append(index)
+            self._terms.append(term)
+
+    def write_snapshot(self, index: int, term: int, last_index: int) -> None:
+        """Note a snapshot: one that is ahead of the log, or contradicts it downwards.
+
+        Where a received snapshot and the log disagree, what follows is the leader's,
+        whose entry at ``index`` has the snapshot's term.
+        """
+        if index > last_index or term < self.at(index):
+            self.write(index, term)
