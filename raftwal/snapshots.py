@@ -72,8 +72,9 @@ class Snapshotter:
         leaves the whole file or none.
 
         Raises `InvalidSnapshotError` before anything is written when it is larger than
-        `MAX_SNAPSHOT_BYTES`, and `WriteFailedError`; then there is no file of that name, or the one that
-        was there before.
+        `MAX_SNAPSHOT_BYTES` or its metadata do not fit the format, and `WriteFailedError`;
+        then there is no file of that name, or, when only the last directory sync failed,
+        perhaps the new one in place of one that was there.
         """
         started = time.perf_counter()
         metadata = snapshot.metadata
@@ -83,7 +84,15 @@ class Snapshotter:
                 path=self._directory,
                 index=metadata.index,
             )
-        data = encode_snapshot(snapshot)
+        try:
+            data = encode_snapshot(snapshot)
+        except ValueError as error:
+            raise InvalidSnapshotError(
+                f"the snapshot's metadata do not fit the format: {error}",
+                path=self._directory,
+                index=metadata.index,
+                advice="",
+            ) from error
         content = encode_snapshot_file(extend_crc(0, data), data)
         path = os.path.join(self._directory, str(SnapshotName(metadata.term, metadata.index)))
         in_writing = f"{path}.tmp"

@@ -220,7 +220,7 @@ class RaftStorage:
         finally:
             self._note_failure()
         if entries:
-            self._last_entry_index = entries[-1][1]
+            self._last_entry_index = max(entries[-1][1], self._snapshot.index)
 
     def _check_save(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         """Refuse what recovery would refuse.  Raises `InvalidEntryError`."""
@@ -233,9 +233,9 @@ class RaftStorage:
         last = max(self._last_entry_index, covered)
         if entries:
             first, last_after = entries[0][1], entries[-1][1]
-            if first <= covered and covered > 0:
+            if 0 < first <= self._snapshot.index:
                 raise InvalidEntryError(
-                    f"entry {first} is in the snapshot of index {covered}", index=first
+                    f"entry {first} is in the snapshot of index {self._snapshot.index}", index=first
                 )
             if first > last + 1:
                 raise InvalidEntryError(
@@ -248,7 +248,8 @@ class RaftStorage:
                     ),
                     index=first,
                 )
-            last = last_after
+            # The log may reach a received snapshot's index entry by entry, too.
+            last = max(last_after, covered)
         if commit > last:
             raise InvalidEntryError(f"commit index {commit} is above the last entry, {last}")
         if commit < self._snapshot.index:

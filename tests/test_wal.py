@@ -1,5 +1,6 @@
 """The log: create, open, save, cut, release."""
 
+import gc
 import os
 import stat
 
@@ -17,7 +18,13 @@ from watched_disk import Inline, WatchedDisk
 
 import raftwal
 from raftwal import WAL, ConfState, Entry, EntryType, HardState, SnapshotMetadata
-from raftwal.errors import ClosedError, LockedError, NotReadYetError, SnapshotNotFoundError
+from raftwal.errors import (
+    ClosedError,
+    LockedError,
+    NotReadYetError,
+    SnapshotNotFoundError,
+    WriteFailedError,
+)
 from raftwal.wal.purging import purge_segments
 from raftwal.wire.frames import HARD_STATE, decode_record
 
@@ -389,3 +396,91 @@ def test_wal_exists(tmp_path, log):
     assert not raftwal.wal_exists(tmp_path)
     make_log(log)
     assert raftwal.wal_exists(log)
+
+
+def test_the_calls_of_etcds_own_recovery_test_are_accepted_and_read_back(tmp_path):
+    """A hard state may come after entries of later terms; the last one wins."""
+    with WAL.create(tmp_path / "log", b"metadata") as log:
+        log.save_snapshot(SnapshotMetadata(0, 0))
+        log.save(HardState(), [Entry(1, 1, b"\1"), Entry(2, 2, b"\2")])
+        log.save(HardState(1, 1, 1))
+        log.save(HardState(2, 2, 2))
+    contents = WAL.open_for_read(tmp_path / "log").read_all()
+    assert contents.entries == [Entry(1, 1, b"\1"), Entry(2, 2, b"\2")]
+    assert contents.hard_state == HardState(2, 2, 2)
+
+
+def test_entries_at_index_0_are_written_and_skipped_as_etcd_does(tmp_path):
+    with WAL.create(tmp_path / "log") as log:
+        for index in range(5):
+            log.save(HardState(), [Entry(0, index)])
+    contents = WAL.open_for_read(tmp_path / "log").read_all()
+    assert [entry.index for entry in contents.entries] == [1, 2, 3, 4]
+
+
+def test_an_interrupt_in_the_middle_of_a_save_is_final(tmp_path, monkeypatch):
+    """Half of a save's bookkeeping would break the checksum chain of the next one."""
+    log = WAL.create(tmp_path / "log")
+    log.save(HardState(1, 1, 0), [Entry(1, 1, b"kept")])
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log._appender, "_queue", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            log.save(HardState(1, 1, 1), [Entry(1, 2, b"interrupted")])
+    with pytest.raises(WriteFailedError):
+        log.save(HardState(1, 1, 1), [Entry(1, 2, b"after")])
+    log.close()
+    assert len(WAL.open_for_read(tmp_path / "log").read_all().entries) == 1
+
+
+def test_a_read_that_overlaps_an_append_is_not_called_corruption(tmp_path):
+    """One page of the file can be read before a write, and a later one after it."""
+    with WAL.create(tmp_path / "log", segment_bytes=1 << 16) as log:
+        log.save(HardState(1, 1, 0), [Entry(1, 1, b"x" * 300)])
+        segment = next((tmp_path / "log").glob("*.wal"))
+        before = segment.read_bytes()
+        for index in range(2, 40):
+            log.save(HardState(1, 1, index - 1), [Entry(1, index, b"x" * 300)])
+        after = segment.read_bytes()
+        mixed = before[:4096] + after[4096:]
+        reads = []
+
+        class Overlapping(WatchedDisk):
+            def __getattr__(self, name):
+                call = super().__getattr__(name)
+                if name != "open_read_only":
+                    return call
+
+                def open_read_only(path):
+                    file = call(path)
+                    reads.append(path)
+                    if len(reads) == 1:
+                        file._file.read = lambda offset, length: mixed[offset : offset + length]
+                    return file
+
+                return open_read_only
+
+        contents = WAL.open_for_read(tmp_path / "log", fs=Overlapping()).read_all()
+        assert len(reads) == 2
+        assert len(contents.entries) == 39
+        assert contents.torn_tail is None
+
+
+def test_a_relative_path_outlives_a_change_of_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with WAL.create("log", segment_bytes=200) as log:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        for index in range(1, 10):
+            log.save(HardState(1, 1, 0), [Entry(1, index, b"x" * 100)])
+    assert len(WAL.open_for_read(tmp_path / "log").read_all().entries) == 9
+
+
+def test_a_log_dropped_without_close_gives_its_lock_back(tmp_path):
+    WAL.create(tmp_path / "log").save(HardState(1, 1, 0))
+    gc.collect()
+    with WAL.open(tmp_path / "log") as log:
+        log.read_all()

@@ -80,7 +80,7 @@ def _serve(store: KVStore, address: str, write_timeout: float) -> None:
     server.run()
 
 
-def _exit(error: Exception) -> None:
+def _exit(error: BaseException) -> None:
     # Nothing is left to close in good order: the storage refuses every call.
     logging.getLogger("kvstore").critical("event=exit reason=%r", str(error))
     os._exit(1)

@@ -72,7 +72,7 @@ class DurableSyncObj(SyncObj):
         return self._durable_node.data_dir
 
     @property
-    def storage_failure(self) -> Exception | None:
+    def storage_failure(self) -> BaseException | None:
         """Why the node has stopped taking part; ``None`` as long as its storage works."""
         return self._durable_node.failure
 

@@ -32,7 +32,7 @@ from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 
 _FOLLOWER = 0
 
-StorageFailureHook = Callable[[Exception], None]
+StorageFailureHook = Callable[[BaseException], None]
 
 
 class StorageSettings(NamedTuple):
@@ -83,7 +83,7 @@ class DurableNode:
             fs=settings.fs,
             executor=settings.executor,
         )
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._stopped = False
         self._closed = False
         self._claimed = False
@@ -154,7 +154,7 @@ class DurableNode:
             return
         try:
             self.storage.save(unsaved.hard_state, unsaved.entries)
-        except Exception as error:
+        except BaseException as error:  # an interrupt is as final
             self.fail(error)
             raise
 
@@ -176,7 +176,7 @@ class DurableNode:
         self.save_pending()
         try:
             self.storage.flush()
-        except Exception as error:
+        except BaseException as error:  # an interrupt is as final
             self.fail(error)
             raise
 
@@ -195,7 +195,7 @@ class DurableNode:
             self.storage.save_snapshot(dump.to_snapshot())
             self.save_pending()
             self.storage.sync()
-        except Exception as error:
+        except BaseException as error:  # an interrupt is as final
             self.fail(error)
             raise
         log.info("snapshot_installed", path=self.data_dir, index=dump.last_index, term=dump.last[2])
@@ -256,7 +256,7 @@ class DurableNode:
                 path=self.data_dir,
             ) from self.failure
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """From here on nothing leaves this node.  `stop_taking_part` does the rest."""
         if self.failure is None:
             self.failure = error

@@ -232,7 +232,7 @@ class SnapshotSerializer:
         node.save_pending()
         try:
             node.storage.record_snapshot(snapshot.metadata)
-        except Exception as error:
+        except BaseException as error:  # an interrupt is as final
             node.fail(error)
             raise
         self._outgoing.clear()

@@ -269,7 +269,8 @@ class _Interpreter:
             stream.end,
             stream.crc,
             stream.end_is_clean,
-            self._last_written_index,
+            # A received snapshot is ahead of the entries before its record.
+            max(self._last_written_index, 0 if self._start is None else self._start.index),
             self._terms,
         )
 
