@@ -6,6 +6,7 @@ in one data directory (`RaftStorage`), and an adapter that plugs them into PySyn
 """
 
 from raftwal.errors import RaftwalError
+from raftwal.identity import Identity
 from raftwal.model import (
     ConfState,
     Entry,
@@ -14,8 +15,9 @@ from raftwal.model import (
     Snapshot,
     SnapshotMetadata,
 )
+from raftwal.recovery import Recovered
 from raftwal.snapshots import Snapshotter
-from raftwal.storage import Identity, RaftStorage, Recovered
+from raftwal.storage import RaftStorage
 from raftwal.wal import (
     WAL,
     LogContents,

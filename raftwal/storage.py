@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 
-from raftwal.errors import (
-    CommitBeyondLogError,
-    IdentityMismatchError,
-    InvalidEntryError,
-    InvalidSettingError,
-    NoSnapshotError,
-    ReadFailedError,
-    RecordFormatError,
-    SnapshotAheadOfLogError,
-    WriteFailedError,
-)
+from raftwal.errors import InvalidEntryError, InvalidSettingError
 from raftwal.events import log
-from raftwal.fs import DISK, FileSystem, make_directories
+from raftwal.fs import DISK, FileSystem
+from raftwal.identity import Identity
 from raftwal.metrics import StorageMetrics, storage_metrics
 from raftwal.model import (
     EMPTY_HARD_STATE,
@@ -34,61 +23,12 @@ from raftwal.model import (
     Snapshot,
     SnapshotMetadata,
 )
+from raftwal.recovery import WAL_DIRECTORY, Opening, Recovered
 from raftwal.snapshots import Snapshotter
-from raftwal.wal.checking import RepairReport, repair
-from raftwal.wal.log import WAL, check_snapshot_metadata, lock_segments
+from raftwal.wal.admission import check_snapshot_metadata
+from raftwal.wal.log import WAL
 from raftwal.wal.purging import purge_segments
-from raftwal.wal.reading import LogContents, read_whole_log
-from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES, SegmentName, list_segments
-from raftwal.wire.schema import PbIdentity, parse
-
-WAL_DIRECTORY = "wal"
-SNAPSHOT_DIRECTORY = "snap"
-FORMAT_VERSION = 1
-
-
-class Identity(NamedTuple):
-    """Whose data directory it is, kept in the metadata of every segment."""
-
-    node_id: str
-    cluster_name: str = ""
-    format_version: int = FORMAT_VERSION
-
-    def encode(self) -> bytes:
-        """The bytes that go into the log's metadata."""
-        message = PbIdentity(
-            format_version=self.format_version,
-            node_id=self.node_id,
-            cluster_name=self.cluster_name,
-        )
-        return bytes(message.SerializeToString(deterministic=True))
-
-    @classmethod
-    def decode(cls, metadata: bytes | None) -> Identity | None:
-        """The identity in a log's metadata, or ``None`` when it holds something else."""
-        try:
-            message = parse(PbIdentity, metadata or b"")
-        except RecordFormatError:
-            return None
-        if not message.HasField("format_version"):
-            return None
-        return cls(message.node_id, message.cluster_name, message.format_version)
-
-
-class Recovered(NamedTuple):
-    """What a node starts from.
-
-    ``snapshot`` is the newest that is whole and vouched for, or ``None``; ``entries``
-    follow on it, committed or not; ``metadata`` is what the directory was created
-    with; ``repair`` says what a torn tail cost; ``seconds`` is how long it took.
-    """
-
-    snapshot: Snapshot | None
-    hard_state: HardState
-    entries: list[Entry]
-    metadata: bytes | None
-    repair: RepairReport
-    seconds: float
+from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 
 
 class RaftStorage:
@@ -165,7 +105,7 @@ class RaftStorage:
             name = node or (identity.node_id if identity else directory)
             metrics = storage_metrics(name, registry=registry, namespace=namespace)
         expected = identity.encode() if identity is not None else metadata
-        opening = _Opening(directory, fs, metrics, segment_bytes, executor)
+        opening = Opening(directory, fs, metrics, segment_bytes, executor)
         wal, recovered = opening.create_or_recover(expected)
         try:
             return cls(
@@ -392,182 +332,3 @@ class RaftStorage:
         metrics.wal.term.set(self.hard_state.term)
         metrics.wal.commit_index.set(self.hard_state.commit)
         metrics.wal.last_index.set(self.last_index)
-
-
-class _Opening:
-    """The steps from a directory to an open log and what was recovered from it."""
-
-    def __init__(
-        self,
-        data_dir: str,
-        fs: FileSystem,
-        metrics: StorageMetrics,
-        segment_bytes: int,
-        executor: Executor | None,
-    ) -> None:
-        self._data_dir = data_dir
-        self._fs = fs
-        self._metrics = metrics
-        self._segment_bytes = segment_bytes
-        self._executor = executor
-        self._wal_directory = os.path.join(data_dir, WAL_DIRECTORY)
-        self.snapshotter = Snapshotter(
-            os.path.join(data_dir, SNAPSHOT_DIRECTORY), fs=fs, metrics=metrics.snapshots
-        )
-
-    def create_or_recover(self, metadata: bytes | None) -> tuple[WAL, Recovered]:
-        started = time.perf_counter()
-        if not self._fs.exists(self._wal_directory) or self._is_empty(self._wal_directory):
-            return self._create(metadata, started)
-        return self._recover(metadata, started)
-
-    def _is_empty(self, directory: str) -> bool:
-        try:
-            return self._fs.is_directory(directory) and not self._fs.list(directory)
-        except OSError as error:
-            raise ReadFailedError(
-                f"cannot list the directory: {error.strerror}", path=directory
-            ) from error
-
-    def _create(self, metadata: bytes | None, started: float) -> tuple[WAL, Recovered]:
-        if self.snapshotter.names():
-            raise SnapshotAheadOfLogError(
-                "there are snapshots, but no log that goes with them", path=self._data_dir
-            )
-        try:
-            make_directories(self._fs, os.path.join(self._data_dir, SNAPSHOT_DIRECTORY))
-            # Also where the application, or a start that was killed, made the directory.
-            self._fs.sync_directory(os.path.dirname(self._data_dir))
-        except OSError as error:
-            raise WriteFailedError(
-                f"cannot make the data directory: {error.strerror or error}",
-                path=self._data_dir,
-            ) from error
-        wal = WAL.create(
-            self._wal_directory,
-            metadata,
-            segment_bytes=self._segment_bytes,
-            fs=self._fs,
-            metrics=self._metrics.wal,
-            executor=self._executor,
-        )
-        seconds = time.perf_counter() - started
-        log.info("storage_created", path=self._data_dir, seconds=round(seconds, 6))
-        recovered = Recovered(None, HardState(), [], metadata, RepairReport(False), seconds)
-        return wal, recovered
-
-    def _recover(self, metadata: bytes | None, started: float) -> tuple[WAL, Recovered]:
-        segments = list_segments(self._fs, self._wal_directory)
-        # A log that another process writes to can look torn or worse; ask first.
-        for _, file in lock_segments(self._fs, self._wal_directory, segments[-1:]):
-            file.close()
-        survey, _ = read_whole_log(self._fs, self._wal_directory)
-        if metadata is not None:
-            self._check_identity(survey.metadata, metadata)
-        repaired = RepairReport(repaired=False)
-        snapshot = self._newest_snapshot(survey, segments)
-        self._check_commit(survey, snapshot)
-        if survey.torn_tail is not None:
-            repaired = repair(self._wal_directory, fs=self._fs)
-            self._metrics.repairs.inc()
-        # It can be as large as the log, which is read once more.
-        del survey
-        start = snapshot.metadata if snapshot is not None else START_OF_LOG
-        wal = WAL.open(
-            self._wal_directory,
-            start,
-            segment_bytes=self._segment_bytes,
-            fs=self._fs,
-            metrics=self._metrics.wal,
-            executor=self._executor,
-        )
-        try:
-            contents = wal.read_all()
-            self._remove_unfinished()
-        except BaseException:
-            wal.close()
-            raise
-        recovered = Recovered(
-            snapshot,
-            contents.hard_state,
-            # Entries that a received snapshot contradicts (Raft paper, figure 13,
-            # step 7): the node had them before, and its leader then sent it others.
-            contents.entries[contents.stale_entries :],
-            contents.metadata,
-            repaired,
-            time.perf_counter() - started,
-        )
-        log.info(
-            "storage_recovered",
-            path=self._data_dir,
-            snapshot_index=start.index,
-            snapshot_term=start.term,
-            entries=len(recovered.entries),
-            last_index=start.index + len(recovered.entries),
-            term=recovered.hard_state.term,
-            commit=recovered.hard_state.commit,
-            repaired=repaired.repaired,
-            seconds=round(recovered.seconds, 6),
-        )
-        return wal, recovered
-
-    def _check_identity(self, found: bytes | None, expected: bytes) -> None:
-        if found == expected:
-            return
-        theirs, ours = Identity.decode(found), Identity.decode(expected)
-        if theirs is not None and ours is not None:
-            what = "the data directory belongs to " + ", ".join(
-                f"{field.replace('_', ' ')} {their!r}, not {our!r}"
-                for field, their, our in zip(Identity._fields, theirs, ours, strict=True)
-                if their != our
-            )
-        else:
-            what = f"the log was created with other metadata: {found!r}, not {expected!r}"
-        raise IdentityMismatchError(what, path=self._data_dir)
-
-    def _remove_unfinished(self) -> None:
-        try:
-            self.snapshotter.remove_unfinished()
-        except OSError as error:
-            log.warning("snapshot_not_removed", path=self._data_dir, error=str(error))
-
-    def _newest_snapshot(self, survey: LogContents, segments: list[SegmentName]) -> Snapshot | None:
-        first_index = segments[0].index
-        commit = survey.hard_state.commit
-        vouched = [
-            snapshot
-            for snapshot, segment in zip(survey.snapshots, survey.snapshot_segments, strict=True)
-            if 0 < snapshot.index <= commit and _is_read_from(segments, snapshot.index, segment)
-        ]
-        snapshot: Snapshot | None = None
-        with contextlib.suppress(NoSnapshotError):
-            snapshot = self.snapshotter.load_newest(vouched)
-        if first_index > (snapshot.metadata.index if snapshot is not None else 0):
-            raise SnapshotAheadOfLogError(
-                f"the log starts at index {first_index}, and no snapshot from there on is "
-                "whole and vouched for",
-                path=self._data_dir,
-                index=first_index,
-                advice="Put the missing snapshot file back; otherwise empty this node's "
-                "data directory and let it rejoin from its peers",
-            )
-        return snapshot
-
-    def _check_commit(self, survey: LogContents, snapshot: Snapshot | None) -> None:
-        last_index = survey.entries[-1].index if survey.entries else 0
-        if snapshot is not None:
-            last_index = max(last_index, snapshot.metadata.index)
-        commit = survey.hard_state.commit
-        if commit > last_index:
-            raise CommitBeyondLogError(
-                f"the log commits index {commit} but ends at {last_index}",
-                path=self._wal_directory,
-                index=commit,
-            )
-
-
-def _is_read_from(segments: list[SegmentName], index: int, record_segment: str) -> bool:
-    """Whether a reader that starts from the snapshot ``index`` meets this record of it."""
-    starts = [str(segment) for segment in segments if segment.index <= index]
-    # Names sort as the segments do.
-    return bool(starts) and record_segment >= starts[-1]

@@ -41,6 +41,14 @@ def fast_conf(**settings) -> SyncObjConf:
     )
 
 
+def tick_until(node, condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Tick one node by hand until something has happened."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        node.doTick(0.002)
+
+
 class KV(DurableSyncObj):
     """A replicated dictionary that counts what it applied."""
 

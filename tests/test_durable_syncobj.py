@@ -9,7 +9,7 @@ import sys
 import textwrap
 
 import pytest
-from clusters import KV, cluster, fast_conf, free_addresses
+from clusters import KV, cluster, fast_conf, free_addresses, tick_until
 from pysyncobj import SyncObj, SyncObjConf, replicated
 from pysyncobj.batteries import ReplDict
 
@@ -235,13 +235,6 @@ def test_consumers_and_a_custom_serializer_keep_their_meaning(tmp_path):
         conf = fast_conf(serializer=serializer, deserializer=deserializer, fullDumpFile="not used")
         node = DurableSyncObj(address, [], conf, consumers=[values], data_dir=tmp_path / "n")
         return node, values
-
-    def tick_until(node, condition):
-        for _ in range(3000):
-            if condition():
-                return
-            node.doTick(0.002)
-        raise AssertionError("it did not happen")
 
     node, values = open_node()
     tick_until(node, node._isLeader)

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from clusters import KV, cluster, fast_conf, free_addresses
+from clusters import KV, cluster, fast_conf, free_addresses, tick_until
 from pysyncobj import FAIL_REASON
 from pysyncobj.batteries import ReplDict
 from pysyncobj.transport import TCPTransport
@@ -65,17 +65,10 @@ def test_an_old_snapshot_does_not_roll_back_an_application_with_its_own_deserial
     conf = fast_conf(serializer=serializer, deserializer=deserializer, fullDumpFile="unused")
     node = DurableSyncObj(address, [], conf, consumers=[values], data_dir=tmp_path / "n")
 
-    def tick_until(condition):
-        for _ in range(3000):
-            if condition():
-                return
-            node.doTick(0.002)
-        raise AssertionError("it did not happen")
-
-    tick_until(node._isLeader)
+    tick_until(node, node._isLeader)
     for number in range(10):
         values.set(number, number)
-    tick_until(lambda: len(values) == 10)
+    tick_until(node, lambda: len(values) == 10)
     journal = node._durable_node.journal
     # The leader's no-op and three values.
     assert journal[4][1] == 5
@@ -85,7 +78,7 @@ def test_an_old_snapshot_does_not_roll_back_an_application_with_its_own_deserial
     assert loading.setTransmissionData((old, True, False)) is False
     assert loading.setTransmissionData((b"", False, True)) is False
     assert len(values) == 3
-    tick_until(lambda: node.raftLastApplied == applied)
+    tick_until(node, lambda: node.raftLastApplied == applied)
     assert dict(values.rawData()) == {number: number for number in range(10)}
     node.destroy()
 
@@ -193,21 +186,14 @@ def test_a_deserializer_that_gives_lists_loses_no_entries(tmp_path):
 
     node = Keeper()
 
-    def tick_until(condition):
-        for _ in range(3000):
-            if condition():
-                return
-            node.doTick(0.002)
-        raise AssertionError("it did not happen")
-
     answers = []
-    tick_until(node._isLeader)
+    tick_until(node, node._isLeader)
     node.put("before", 1, callback=lambda _, reason: answers.append(reason))
-    tick_until(lambda: len(answers) == 1)
+    tick_until(node, lambda: len(answers) == 1)
     node.forceLogCompaction()
-    tick_until(lambda: node._durable_node.storage.snapshot_metadata.index > 0)
+    tick_until(node, lambda: node._durable_node.storage.snapshot_metadata.index > 0)
     node.put("after", 2, callback=lambda _, reason: answers.append(reason))
-    tick_until(lambda: len(answers) == 2)
+    tick_until(node, lambda: len(answers) == 2)
     last = node._durable_node.journal[-1]
     node.destroy()
     node = Keeper()

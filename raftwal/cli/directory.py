@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from raftwal.errors import NotAWalError, SnapshotAheadOfLogError
 from raftwal.fs import DISK
+from raftwal.recovery import SNAPSHOT_DIRECTORY, WAL_DIRECTORY
 from raftwal.snapshots import Snapshotter
-from raftwal.storage import SNAPSHOT_DIRECTORY, WAL_DIRECTORY
 from raftwal.wal.segments import SegmentName, is_wal_directory, list_segments
 
 # etcd keeps wal/ and snap/ one level down in its own data directory.

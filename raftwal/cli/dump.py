@@ -23,8 +23,8 @@ from raftwal.cli.output import (
 )
 from raftwal.cli.survey import Survey, survey
 from raftwal.errors import RaftwalError, TornTailError
+from raftwal.identity import Identity
 from raftwal.model import MAX_UINT64, Entry, SnapshotMetadata
-from raftwal.storage import Identity
 from raftwal.wal.segments import SegmentName
 
 

@@ -18,7 +18,7 @@ from raftwal.pysyncobj.construction import (
     replace_names,
 )
 from raftwal.pysyncobj.node import DurableNode, StorageSettings
-from raftwal.storage import Recovered
+from raftwal.recovery import Recovered
 
 
 class DurableSyncObj(SyncObj):

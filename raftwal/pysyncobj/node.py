@@ -21,13 +21,14 @@ from raftwal.errors import (
 )
 from raftwal.events import log
 from raftwal.fs import DISK, FileSystem
+from raftwal.identity import Identity
 from raftwal.model import EntryType
 from raftwal.pysyncobj.barrier import SendBarrier
 from raftwal.pysyncobj.dump import Dump
 from raftwal.pysyncobj.false_alarm import set_ticking
 from raftwal.pysyncobj.journal import DurableJournal, JournalEntry
 from raftwal.pysyncobj.node_ids import Votes
-from raftwal.storage import Identity, RaftStorage
+from raftwal.storage import RaftStorage
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 
 _FOLLOWER = 0

@@ -19,7 +19,7 @@ from raftwal.fs import FILE_MODE
 from raftwal.model import Snapshot
 from raftwal.pysyncobj.dump import Dump
 from raftwal.pysyncobj.node import DurableNode
-from raftwal.storage import SNAPSHOT_DIRECTORY
+from raftwal.recovery import SNAPSHOT_DIRECTORY
 
 # After a snapshot that could not be saved (a full disk, most often), PySyncObj would
 # try again at the next tick, and pickle the whole state each time.

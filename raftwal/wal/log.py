@@ -9,8 +9,6 @@ from concurrent.futures import Executor
 
 from raftwal.errors import (
     ClosedError,
-    InvalidEntryError,
-    InvalidSettingError,
     LockedError,
     NotReadYetError,
     ReadFailedError,
@@ -21,12 +19,16 @@ from raftwal.fs import DISK, File, FileSystem, make_directories
 from raftwal.metrics import NO_WAL_METRICS, WALMetrics
 from raftwal.model import (
     EMPTY_HARD_STATE,
-    MAX_UINT64,
     START_OF_LOG,
-    ConfState,
     Entry,
     HardState,
     SnapshotMetadata,
+)
+from raftwal.wal.admission import (
+    check_entries,
+    check_hard_state,
+    check_settings,
+    check_snapshot_metadata,
 )
 from raftwal.wal.appending import Appender
 from raftwal.wal.reading import LogContents, LogEnd, WALReader, read_log
@@ -100,7 +102,7 @@ class WAL:
         """
         # Absolute: the application may change its directory while the log is open.
         directory = os.path.abspath(path)
-        _check_settings(segment_bytes, metadata)
+        check_settings(segment_bytes, metadata)
         _check_free(fs, directory)
         parent = os.path.dirname(directory)
         in_making = f"{directory}.tmp"
@@ -156,7 +158,7 @@ class WAL:
         Raises `NotAWalError`, `MissingSegmentError`, `LockedError`, `ReadFailedError`.
         """
         directory = os.path.abspath(path)
-        _check_settings(segment_bytes, None)
+        check_settings(segment_bytes, None)
         start = START_OF_LOG if snapshot is None else snapshot
         segments = segments_from(directory, list_segments(fs, directory), start.index)
         files = lock_segments(fs, directory, segments)
@@ -290,9 +292,9 @@ class WAL:
         state = None if hard_state is None or hard_state == EMPTY_HARD_STATE else hard_state
         if state is None and not entries:
             return
-        self._check_entries(entries)
+        check_entries(entries, self._last_index, self._terms)
         if state is not None:
-            self._check_hard_state(state, entries)
+            check_hard_state(state, entries, self._hard_state, self._last_index, self._terms)
         with appender.final_if_it_fails():
             self._append(appender, state, entries)
 
@@ -382,58 +384,6 @@ class WAL:
         self._appender.check_usable()
         return self._appender
 
-    def _check_entries(self, entries: Sequence[Entry]) -> None:
-        last = None
-        last_term = 0
-        for entry in entries:
-            try:
-                term, index, data, entry_type = entry
-            except (TypeError, ValueError):
-                raise InvalidEntryError(f"not an entry: {entry!r}") from None
-            _check_uint64("entry term", term)
-            _check_uint64("entry index", index)
-            if index == MAX_UINT64:
-                # A segment that is cut behind it could not be named.
-                raise InvalidEntryError("no entry can follow this one", index=index)
-            if last is None:
-                if index > self._last_index + 1:
-                    raise InvalidEntryError(
-                        f"entry {index} cannot follow entry {self._last_index}", index=index
-                    )
-                last_term = self._terms.at(index - 1)
-            elif index != last + 1:
-                raise InvalidEntryError(f"entry {index} cannot follow entry {last}", index=index)
-            if term < last_term:
-                raise InvalidEntryError(
-                    f"an entry of term {term} cannot follow one of term {last_term}", index=index
-                )
-            if data is not None and not isinstance(data, bytes):
-                raise InvalidEntryError(
-                    f"an entry's data must be bytes, not {type(data).__name__}", index=index
-                )
-            if not isinstance(entry_type, int) or entry_type not in (0, 1, 2):
-                raise InvalidEntryError(f"unknown entry type {entry_type!r}", index=index)
-            last = index
-            last_term = term
-
-    def _check_hard_state(self, state: HardState, entries: Sequence[Entry]) -> None:
-        if not isinstance(state, HardState):
-            raise InvalidEntryError(f"not a hard state: {state!r}")
-        for name, value in zip(state._fields, state, strict=True):
-            _check_uint64(name, value)
-        lowest = max(self._hard_state.term, self._terms.replacing_term)
-        if entries and entries[0][1] <= self._last_index:
-            lowest = max(lowest, entries[-1][0])
-        if state.term < lowest:
-            raise InvalidEntryError(f"a hard state of term {state.term} after term {lowest}")
-
-
-def _check_settings(segment_bytes: int, metadata: bytes | None) -> None:
-    if not isinstance(segment_bytes, int) or segment_bytes <= 0:
-        raise InvalidSettingError(f"segment_bytes must be positive, not {segment_bytes!r}")
-    if metadata is not None and not isinstance(metadata, bytes):
-        raise InvalidSettingError(f"metadata must be bytes, not {type(metadata).__name__}")
-
 
 def _check_free(fs: FileSystem, directory: str) -> None:
     try:
@@ -446,20 +396,6 @@ def _check_free(fs: FileSystem, directory: str) -> None:
         ) from error
     if not is_free:
         raise FileExistsError(f"a log, or something else, is already there: {directory}")
-
-
-def check_snapshot_metadata(snapshot: SnapshotMetadata) -> None:
-    """Raises `InvalidEntryError` when a number does not fit the format."""
-    _check_uint64("snapshot index", snapshot.index)
-    _check_uint64("snapshot term", snapshot.term)
-    for node_ids in (snapshot.conf_state or ConfState())[:4]:
-        for node_id in node_ids:
-            _check_uint64("node id", node_id)
-
-
-def _check_uint64(name: str, value: int) -> None:
-    if not isinstance(value, int) or not 0 <= value <= MAX_UINT64:
-        raise InvalidEntryError(f"{name} {value!r} is not an unsigned 64-bit integer")
 
 
 def _first_header(metadata: bytes | None) -> tuple[int, bytes]:
