@@ -82,7 +82,6 @@ class StorageMetrics(NamedTuple):
 
 NO_WAL_METRICS = WALMetrics()
 NO_SNAPSHOT_METRICS = SnapshotMetrics()
-NO_METRICS = StorageMetrics()
 
 
 class _Spec(NamedTuple):

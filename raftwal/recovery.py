@@ -12,7 +12,6 @@ from raftwal.errors import (
     CommitBeyondLogError,
     IdentityMismatchError,
     NoSnapshotError,
-    ReadFailedError,
     SnapshotAheadOfLogError,
     WriteFailedError,
 )
@@ -25,7 +24,7 @@ from raftwal.snapshots import Snapshotter
 from raftwal.wal.checking import RepairReport, repair
 from raftwal.wal.log import WAL, lock_segments
 from raftwal.wal.reading import LogContents, read_whole_log
-from raftwal.wal.segments import SegmentName, list_segments
+from raftwal.wal.segments import SegmentName, is_empty_directory, list_segments
 
 WAL_DIRECTORY = "wal"
 SNAPSHOT_DIRECTORY = "snap"
@@ -74,17 +73,10 @@ class Opening:
         Raises as `raftwal.RaftStorage.open` does.
         """
         started = time.perf_counter()
-        if not self._fs.exists(self._wal_directory) or self._is_empty(self._wal_directory):
+        directory = self._wal_directory
+        if not self._fs.exists(directory) or is_empty_directory(self._fs, directory):
             return self._create(metadata, started)
         return self._recover(metadata, started)
-
-    def _is_empty(self, directory: str) -> bool:
-        try:
-            return self._fs.is_directory(directory) and not self._fs.list(directory)
-        except OSError as error:
-            raise ReadFailedError(
-                f"cannot list the directory: {error.strerror}", path=directory
-            ) from error
 
     def _create(self, metadata: bytes | None, started: float) -> tuple[WAL, Recovered]:
         if self.snapshotter.names():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from pysyncobj import SyncObjConf, replicated
+from pysyncobj.batteries import ReplDict
 from pysyncobj.transport import TCPTransport
 
 from raftwal.pysyncobj import DurableSyncObj, StorageSettings
@@ -69,6 +71,31 @@ class KV(DurableSyncObj):
     def put(self, key, value):
         self.values[key] = value
         return len(self.values)
+
+
+def node_with_own_serializer(address: str, data_dir: Path):
+    """A node on its own whose application writes and reads its dump itself.
+
+    Returns the node, the dictionary that it replicates, and the names of the files that
+    it was asked to write.
+    """
+    values = ReplDict()
+    written: list[str] = []
+
+    def serializer(file_name, data):
+        written.append(file_name)
+        with open(file_name, "wb") as file:
+            pickle.dump((dict(values.rawData()), data), file)
+
+    def deserializer(file_name):
+        with open(file_name, "rb") as file:
+            state, data = pickle.load(file)
+        values._ReplDict__data = state
+        return data
+
+    conf = fast_conf(serializer=serializer, deserializer=deserializer, fullDumpFile="not used")
+    node = DurableSyncObj(address, [], conf, consumers=[values], data_dir=data_dir)
+    return node, values, written
 
 
 class Cluster:

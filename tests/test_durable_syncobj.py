@@ -9,9 +9,8 @@ import sys
 import textwrap
 
 import pytest
-from clusters import KV, cluster, fast_conf, free_addresses, tick_until
+from clusters import KV, cluster, fast_conf, free_addresses, node_with_own_serializer, tick_until
 from pysyncobj import SyncObj, SyncObjConf, replicated
-from pysyncobj.batteries import ReplDict
 
 import raftwal
 from raftwal import HardState, RaftStorage
@@ -216,27 +215,7 @@ def test_a_snapshot_that_cannot_be_loaded_stops_the_node_instead_of_starting_it_
 
 def test_consumers_and_a_custom_serializer_keep_their_meaning(tmp_path):
     (address,) = free_addresses(1)
-    written = []
-
-    def open_node():
-        values = ReplDict()
-
-        def serializer(file_name, data):
-            written.append(file_name)
-            with open(file_name, "wb") as file:
-                pickle.dump((dict(values.rawData()), data), file)
-
-        def deserializer(file_name):
-            with open(file_name, "rb") as file:
-                state, data = pickle.load(file)
-            values._ReplDict__data = state
-            return data
-
-        conf = fast_conf(serializer=serializer, deserializer=deserializer, fullDumpFile="not used")
-        node = DurableSyncObj(address, [], conf, consumers=[values], data_dir=tmp_path / "n")
-        return node, values
-
-    node, values = open_node()
+    node, values, written = node_with_own_serializer(address, tmp_path / "n")
     tick_until(node, node._isLeader)
     for number in range(30):
         values.set(number, number)
@@ -248,7 +227,7 @@ def test_consumers_and_a_custom_serializer_keep_their_meaning(tmp_path):
     node.destroy()
     assert written
 
-    node, values = open_node()
+    node, values, _ = node_with_own_serializer(address, tmp_path / "n")
     assert node.recovered.snapshot is not None
     tick_until(node, lambda: "after" in values)
     assert len(values) == 31

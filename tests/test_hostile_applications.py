@@ -10,15 +10,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from clusters import KV, cluster, fast_conf, free_addresses, tick_until
+from clusters import KV, cluster, fast_conf, free_addresses, node_with_own_serializer, tick_until
 from pysyncobj import FAIL_REASON
-from pysyncobj.batteries import ReplDict
 from pysyncobj.transport import TCPTransport
 from watched_disk import Failing, WatchedDisk
 
 from raftwal import WAL, RaftStorage
 from raftwal.errors import UnsupportedPySyncObjError
-from raftwal.pysyncobj import DurableSyncObj, compatibility
+from raftwal.pysyncobj import compatibility
 
 
 def entries_on_disk(node):
@@ -50,21 +49,7 @@ def test_a_snapshot_whose_last_entry_the_log_holds_never_drops_what_follows_it(t
 
 def test_an_old_snapshot_does_not_roll_back_an_application_with_its_own_deserializer(tmp_path):
     (address,) = free_addresses(1)
-    values = ReplDict()
-
-    def serializer(file_name, data):
-        with open(file_name, "wb") as file:
-            pickle.dump((dict(values.rawData()), data), file)
-
-    def deserializer(file_name):
-        with open(file_name, "rb") as file:
-            state, data = pickle.load(file)
-        values._ReplDict__data = state
-        return data
-
-    conf = fast_conf(serializer=serializer, deserializer=deserializer, fullDumpFile="unused")
-    node = DurableSyncObj(address, [], conf, consumers=[values], data_dir=tmp_path / "n")
-
+    node, values, _ = node_with_own_serializer(address, tmp_path / "n")
     tick_until(node, node._isLeader)
     for number in range(10):
         values.set(number, number)

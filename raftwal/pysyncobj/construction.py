@@ -74,20 +74,46 @@ def replace_names() -> None:
     false_alarm.silence()
 
 
-def open_node(
-    self_node: Any, other_nodes: Iterable[Any], data_dir: str, settings: StorageSettings
-) -> DurableNode:
-    """Open the storage of a node as PySyncObj's constructor is given it."""
+def construct(
+    sync_obj: Any,
+    original_init: Any,
+    data_dir: str,
+    settings: StorageSettings,
+    self_node: Any,
+    other_nodes: Iterable[Any],
+    conf: SyncObjConf | None,
+    consumers: list[Any] | None,
+    node_class: Any,
+    transport: Any,
+    transport_class: Any,
+) -> None:
+    """Open a node's storage, and call SyncObj's constructor on it and through its barrier."""
+    other_nodes = list(other_nodes)
     # A read-only observer has no address of its own.
     node_id = "observer" if self_node is None else _id_of(self_node)
-    return DurableNode(data_dir, node_id, map(_id_of, other_nodes), settings)
+    node = DurableNode(data_dir, node_id, map(_id_of, other_nodes), settings)
+    # Before SyncObj.__init__: every attribute made after it is replicated state.
+    setattr(sync_obj, NODE_ATTRIBUTE, node)
+    try:
+        original_init(
+            self_node,
+            other_nodes,
+            conf=_durable_configuration(conf, node),
+            consumers=consumers,
+            nodeClass=node_class,
+            transport=None if transport is None else node.barrier.guard(transport),
+            transportClass=node.barrier.guard_class(transport_class),
+        )
+    except BaseException:
+        node.close()
+        raise
 
 
 def _id_of(node: Any) -> str:
     return str(getattr(node, "id", node))
 
 
-def durable_configuration(conf: SyncObjConf | None, node: DurableNode) -> SyncObjConf:
+def _durable_configuration(conf: SyncObjConf | None, node: DurableNode) -> SyncObjConf:
     """A copy of the application's configuration that leads to ``node``."""
     conf = copy.copy(conf) if conf is not None else SyncObjConf()
     conf.journalFile = NodeFile.of(node, node.data_dir)

@@ -13,8 +13,7 @@ from pysyncobj.transport import TCPTransport
 from raftwal.pysyncobj.compatibility import check_pysyncobj
 from raftwal.pysyncobj.construction import (
     NODE_ATTRIBUTE,
-    durable_configuration,
-    open_node,
+    construct,
     replace_names,
 )
 from raftwal.pysyncobj.node import DurableNode, StorageSettings
@@ -50,15 +49,13 @@ class DurableSyncObj(SyncObj):
     ) -> None:
         check_pysyncobj()
         replace_names()
-        other_nodes = list(otherNodes)
-        node = open_node(selfNode, other_nodes, os.fspath(data_dir), settings or StorageSettings())
-        # Before SyncObj.__init__: every attribute made after it is replicated state.
-        setattr(self, NODE_ATTRIBUTE, node)
         construct(
+            self,
             super().__init__,
-            node,
+            os.fspath(data_dir),
+            settings or StorageSettings(),
             selfNode,
-            other_nodes,
+            otherNodes,
             conf,
             consumers,
             nodeClass,
@@ -111,10 +108,7 @@ class DurableSyncObj(SyncObj):
 
     def getStatus(self) -> dict[str, Any]:
         """SyncObj's status, and ``storage_failure``: the reason as text, or ``None``."""
-        status: dict[str, Any] = super().getStatus()
-        failure = self._durable_node.failure
-        status["storage_failure"] = None if failure is None else str(failure)
-        return status
+        return self._durable_node.add_to_status(super().getStatus())
 
     def _onTick(self, timeToWait: float = 0.0) -> None:
         self._durable_node.tick(self, super()._onTick, timeToWait)
@@ -123,30 +117,3 @@ class DurableSyncObj(SyncObj):
     def _durable_node(self) -> DurableNode:
         node: DurableNode = getattr(self, NODE_ATTRIBUTE)
         return node
-
-
-def construct(
-    original_init: Any,
-    node: DurableNode,
-    self_node: Any,
-    other_nodes: list[Any],
-    conf: SyncObjConf | None,
-    consumers: list[Any] | None,
-    node_class: Any,
-    transport: Any,
-    transport_class: Any,
-) -> None:
-    """Call SyncObj's constructor on ``node``'s storage and through its barrier."""
-    try:
-        original_init(
-            self_node,
-            other_nodes,
-            conf=durable_configuration(conf, node),
-            consumers=consumers,
-            nodeClass=node_class,
-            transport=None if transport is None else node.barrier.guard(transport),
-            transportClass=node.barrier.guard_class(transport_class),
-        )
-    except BaseException:
-        node.close()
-        raise

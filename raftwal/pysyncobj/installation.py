@@ -12,8 +12,8 @@ from pysyncobj.transport import TCPTransport
 
 from raftwal.errors import IdentityMismatchError
 from raftwal.pysyncobj.compatibility import check_pysyncobj
-from raftwal.pysyncobj.construction import NODE_ATTRIBUTE, NodeFile, open_node, replace_names
-from raftwal.pysyncobj.durable import DurableSyncObj, construct
+from raftwal.pysyncobj.construction import NODE_ATTRIBUTE, NodeFile, construct, replace_names
+from raftwal.pysyncobj.durable import DurableSyncObj
 from raftwal.pysyncobj.node import DurableNode, StorageSettings
 
 DIRECTORY_SUFFIX = ".raftwal"
@@ -62,14 +62,13 @@ def _init(
         return
     if isinstance(conf.journalFile, NodeFile):
         conf.journalFile.node.claim()  # raises: it has its SyncObj
-    other_nodes = list(otherNodes)
-    node = open_node(selfNode, other_nodes, _data_dir_of(conf.journalFile), _originals["settings"])
-    setattr(self, NODE_ATTRIBUTE, node)
     construct(
+        self,
         original,
-        node,
+        _data_dir_of(conf.journalFile),
+        _originals["settings"],
         selfNode,
-        other_nodes,
+        otherNodes,
         conf,
         consumers,
         nodeClass,
@@ -109,6 +108,7 @@ def _on_tick(self: Any, timeToWait: float = 0.0) -> None:
 def _get_status(self: Any) -> dict[str, Any]:
     status: dict[str, Any] = _originals["getStatus"](self)
     node = _node_of(self)
-    if node is not None:
-        status["storage_failure"] = None if node.failure is None else str(node.failure)
-    return status
+    # A DurableSyncObj adds it itself.
+    if node is None or isinstance(self, DurableSyncObj):
+        return status
+    return node.add_to_status(status)

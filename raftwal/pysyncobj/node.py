@@ -257,6 +257,11 @@ class DurableNode:
                 path=self.data_dir,
             ) from self.failure
 
+    def add_to_status(self, status: dict[str, Any]) -> dict[str, Any]:
+        """PySyncObj's status, with ``storage_failure``: the reason as text, or ``None``."""
+        status["storage_failure"] = None if self.failure is None else str(self.failure)
+        return status
+
     def fail(self, error: BaseException) -> None:
         """From here on nothing leaves this node.  `stop_taking_part` does the rest."""
         if self.failure is None:

@@ -7,12 +7,13 @@ import io
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from pysyncobj import pickle
 from pysyncobj.config import SERIALIZER_STATE
 
+from raftwal.background import Background
 from raftwal.errors import RaftwalError
 from raftwal.events import log
 from raftwal.fs import FILE_MODE
@@ -49,13 +50,7 @@ class SnapshotSerializer:
         self._serializer = serializer
         self._deserializer = deserializer
         self._serialize_checker = serialize_checker
-        self._own_executor: ThreadPoolExecutor | None = None
-        executor = node.settings.executor
-        if executor is None:
-            executor = self._own_executor = ThreadPoolExecutor(
-                1, thread_name_prefix="raftwal-snapshot"
-            )
-        self._executor = executor
+        self._background = Background(node.settings.executor, "raftwal-snapshot")
         self._saving: Future[Snapshot] | None = None
         self._application_saving: Any = None
         self._saving_id = 0
@@ -94,11 +89,7 @@ class SnapshotSerializer:
         if self._application_saving is not None and self._serialize_checker is not None:
             state = self._serialize_checker()
             if state == SERIALIZER_STATE.SUCCESS:
-                try:
-                    self._save_application_file()
-                except RuntimeError:
-                    log.exception("snapshot_not_taken", path=self._node.data_dir)
-                    return self._failed()
+                self._save_application_file()
             elif state == SERIALIZER_STATE.FAILED:
                 self._application_saving = None
                 return self._failed()
@@ -224,7 +215,7 @@ class SnapshotSerializer:
             self._node.storage.save_snapshot_file(snapshot)
             return snapshot
 
-        self._saving = self._executor.submit(save)
+        self._saving = self._background.submit(save)
 
     def _record(self, snapshot: Snapshot) -> None:
         """Enter a durable snapshot file in the log, with a commit index that vouches for it."""
@@ -253,8 +244,7 @@ class SnapshotSerializer:
     def _close(self) -> None:
         if self._saving is not None:
             self._saving.exception()
-        if self._own_executor is not None:
-            self._own_executor.shutdown()
+        self._background.close()
 
 
 def _dump_of(described: tuple[Any, ...], content: bytes) -> Dump:

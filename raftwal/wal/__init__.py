@@ -6,7 +6,6 @@ from raftwal.wal.checking import (
     repair,
     valid_snapshots,
     verify,
-    verify_whole,
 )
 from raftwal.wal.log import WAL, wal_exists
 from raftwal.wal.reading import LogContents, WALReader
@@ -22,6 +21,5 @@ __all__ = [
     "repair",
     "valid_snapshots",
     "verify",
-    "verify_whole",
     "wal_exists",
 ]

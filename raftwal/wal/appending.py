@@ -52,7 +52,6 @@ class Appender:
         self._segment_bytes = segment_bytes
         self._metrics = metrics
         self._pending: list[bytes] = []
-        self._pending_bytes = 0
         self._handed_over = HandedOver(offset)
         self._failure: BaseException | None = None
         self._closed = False
@@ -110,7 +109,6 @@ class Appender:
     def _queue(self, frames: list[bytes]) -> None:
         total = sum(map(len, frames))
         self._pending += frames
-        self._pending_bytes += total
         self._handed_over.append(frames, total)
 
     @property
@@ -132,7 +130,6 @@ class Appender:
         self._metrics.written_bytes.inc(len(data))
         self._offset += len(data)
         self._pending.clear()
-        self._pending_bytes = 0
         self._handed_over.flush()
 
     def sync(self) -> None:

@@ -9,7 +9,7 @@ from raftwal.errors import LockedError, TornTailError, WriteFailedError
 from raftwal.events import log
 from raftwal.fs import DISK, File, FileSystem, copy_file
 from raftwal.model import START_OF_LOG, HardState, SnapshotMetadata
-from raftwal.wal.reading import LogContents, read_log, read_whole_log
+from raftwal.wal.reading import read_log, read_whole_log
 from raftwal.wal.segments import list_segments, segments_from
 
 
@@ -53,22 +53,8 @@ def verify(
     directory = os.fspath(path)
     segments = segments_from(directory, list_segments(fs, directory), start.index)
     contents, _ = read_log(fs, directory, segments, start)
-    return _report(contents, len(segments))
-
-
-def verify_whole(path: str | os.PathLike[str], *, fs: FileSystem = DISK) -> VerifyReport:
-    """Check every record of the log from its first segment on, wherever that starts.
-
-    Raises as `verify` does.
-    """
-    directory = os.fspath(path)
-    contents, _ = read_whole_log(fs, directory)
-    return _report(contents, len(list_segments(fs, directory)))
-
-
-def _report(contents: LogContents, segments: int) -> VerifyReport:
     return VerifyReport(
-        segments,
+        len(segments),
         len(contents.entries),
         contents.hard_state,
         contents.valid_snapshots,

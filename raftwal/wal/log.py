@@ -11,7 +11,6 @@ from raftwal.errors import (
     ClosedError,
     LockedError,
     NotReadYetError,
-    ReadFailedError,
     WriteFailedError,
 )
 from raftwal.events import log
@@ -35,6 +34,7 @@ from raftwal.wal.reading import LogContents, LogEnd, WALReader, read_log
 from raftwal.wal.segments import (
     DEFAULT_SEGMENT_BYTES,
     SegmentName,
+    is_empty_directory,
     is_wal_directory,
     list_segments,
     segments_from,
@@ -309,9 +309,8 @@ class WAL:
             records.append((HARD_STATE, encode_hard_state(state)))
         appender.add_all(records)
         if entries:
-            for term, index, _, _ in entries:
-                self._terms.write(index, term)
-            self._last_index = index
+            self._terms.write_all(entries)
+            self._last_index = entries[-1][1]
             self._metrics.entries.inc(len(entries))
             self._metrics.last_index.set(self._last_index)
         if state is not None:
@@ -386,15 +385,7 @@ class WAL:
 
 
 def _check_free(fs: FileSystem, directory: str) -> None:
-    try:
-        is_free = not fs.exists(directory) or (
-            fs.is_directory(directory) and not fs.list(directory)
-        )
-    except OSError as error:
-        raise ReadFailedError(
-            f"cannot look into the directory: {error.strerror}", path=directory
-        ) from error
-    if not is_free:
+    if fs.exists(directory) and not is_empty_directory(fs, directory):
         raise FileExistsError(f"a log, or something else, is already there: {directory}")
 
 

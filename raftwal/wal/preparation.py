@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 
+from raftwal.background import Background
 from raftwal.errors import LockedError
 from raftwal.fs import File, FileSystem
 
@@ -27,14 +27,9 @@ class SegmentPreparation:
         self._fs = fs
         self._directory = directory
         self._segment_bytes = segment_bytes
-        self._own_executor: ThreadPoolExecutor | None = None
-        if executor is None:
-            executor = self._own_executor = ThreadPoolExecutor(
-                1, thread_name_prefix="raftwal-preallocate"
-            )
-        self._executor = executor
+        self._background = Background(executor, "raftwal-preallocate")
         self._prepared = 0
-        self._next = self._begin()
+        self._next: Future[File] = self._background.submit(self._prepare)
 
     def take(self) -> File:
         """The prepared segment, waiting for it if need be; the next one is begun.
@@ -47,17 +42,8 @@ class SegmentPreparation:
             # Nothing was promised on this file, and the space may be there by now.
             file = self._prepare()
         self._prepared += 1
-        self._next = self._begin()
+        self._next = self._background.submit(self._prepare)
         return file
-
-    def _begin(self) -> Future[File]:
-        try:
-            return self._executor.submit(self._prepare)
-        except RuntimeError as error:
-            # No thread to be had: out of them, or the interpreter is shutting down.
-            none: Future[File] = Future()
-            none.set_exception(OSError(errno.EAGAIN, str(error)))
-            return none
 
     def close(self) -> None:
         """Remove the segment that was prepared and not taken."""
@@ -65,8 +51,7 @@ class SegmentPreparation:
             file = self._next.result()
             file.close()
             self._fs.remove(file.path)
-        if self._own_executor is not None:
-            self._own_executor.shutdown()
+        self._background.close()
 
     def _prepare(self) -> File:
         # Two names in turn: the one taken last keeps its name until it is renamed.

@@ -145,8 +145,7 @@ class _Interpreter:
         self._base: int | None = start.index if start is not None else None
         if first_segment.sequence == 0:
             self._base = self._base or 0
-        self._last_index = self._base or 0
-        stream.last_index = self._last_index
+        stream.last_index = self._base or 0
 
     def placed(
         self, error: type[CorruptionError], what: str, index: int | None = None
@@ -239,8 +238,7 @@ class _Interpreter:
             self._stale_entries = len(self._entries)
 
     def _note_index(self, index: int) -> None:
-        self._last_index = max(self._last_index, index)
-        self._stream.last_index = self._last_index
+        self._stream.last_index = max(self._stream.last_index, index)
 
     def contents(self) -> LogContents:
         if self._start is not None and not self._start_found:

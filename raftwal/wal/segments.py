@@ -67,6 +67,11 @@ def is_wal_directory(fs: FileSystem, directory: str) -> bool:
     return fs.is_directory(directory) and any(map(SegmentName.parse, _list(fs, directory)))
 
 
+def is_empty_directory(fs: FileSystem, directory: str) -> bool:
+    """Whether the directory exists and holds nothing.  Raises `ReadFailedError`."""
+    return fs.is_directory(directory) and not _list(fs, directory)
+
+
 def _list(fs: FileSystem, directory: str) -> list[str]:
     try:
         return fs.list(directory)

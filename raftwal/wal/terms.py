@@ -7,6 +7,7 @@ this history alike, so that what a save accepts is what a reader accepts.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 
 
 class TermHistory:
@@ -25,6 +26,8 @@ class TermHistory:
 
     def at(self, index: int) -> int:
         """The term of the entry at ``index``; 0 when it is not known."""
+        if self._starts and index >= self._starts[-1]:
+            return self._terms[-1]
         run = bisect_right(self._starts, index) - 1
         return self._terms[run] if run >= 0 else 0
 
@@ -39,6 +42,16 @@ class TermHistory:
         if not self._terms or self._terms[-1] != term:
             self._starts.append(index)
             self._terms.append(term)
+
+    def write_all(self, entries: Iterable[tuple[int, int, bytes | None, int]]) -> None:
+        """Note entries that follow on each other: only where the term changes is there work."""
+        last_term = None
+        index = self._last
+        for term, index, _, _ in entries:
+            if term != last_term:
+                self.write(index, term)
+                last_term = term
+        self._last = index
 
     def write_snapshot(self, index: int, term: int, last_index: int) -> None:
         """Note a snapshot: one that is ahead of the log, or contradicts it downwards.

@@ -126,7 +126,6 @@ def _message_class(full_name: str) -> Any:
 PbEntry = _message_class("raftwal.raft.Entry")
 PbHardState = _message_class("raftwal.raft.HardState")
 PbConfState = _message_class("raftwal.raft.ConfState")
-PbSnapshotMetadata = _message_class("raftwal.raft.SnapshotMetadata")
 PbSnapshot = _message_class("raftwal.raft.Snapshot")
 PbRecord = _message_class("raftwal.wal.Record")
 PbSnapshotRecord = _message_class("raftwal.wal.SnapshotRecord")

@@ -1,0 +1,38 @@
+"""What happens beside the thread that calls: one task at a time, in a thread of its own.
+
+The executor is a seam: whoever passes one in decides when and where tasks run.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+
+
+class Background:
+    """Runs tasks on ``executor``, or on a thread of its own named ``thread_name``."""
+
+    def __init__(self, executor: Executor | None, thread_name: str) -> None:
+        self._own_executor: ThreadPoolExecutor | None = None
+        if executor is None:
+            executor = self._own_executor = ThreadPoolExecutor(1, thread_name_prefix=thread_name)
+        self._executor = executor
+
+    def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
+        """Begin ``task``.  One that cannot be begun has failed with an ``OSError``."""
+        try:
+            return self._executor.submit(task)
+        except RuntimeError as error:
+            # No thread to be had: out of them, or the interpreter is shutting down.
+            failed: Future[_Result] = Future()
+            failed.set_exception(OSError(errno.EAGAIN, str(error)))
+            return failed
+
+    def close(self) -> None:
+        """Wait for what was begun on a thread of its own."""
+        if self._own_executor is not None:
+            self._own_executor.shutdown()
