@@ -9,10 +9,11 @@ exception that fits, so that ``except OSError`` and ``except ValueError`` work t
     RaftwalError
     ├── CorruptionError (ValueError)     something on disk that does not check
     │   ├── RecordFormatError            a record that is not of the format
-    │   ├── RecordLengthError            a length field beyond the end of its file
+    │   ├── RecordLengthError            a length field that cannot be right
     │   ├── CrcMismatchError             a record or a chain whose checksum is wrong
     │   ├── TruncatedSegmentError        a segment, not the last, that ends early
     │   ├── ZeroedDataError              zeros where records were, or should be
+    │   ├── LostRecordsError             a damaged record that later saves followed
     │   ├── SegmentHeaderError           a segment that does not start as one must
     │   ├── MissingSegmentError          a gap in the segment numbers
     │   ├── MetadataConflictError        two segments with different metadata
@@ -104,7 +105,10 @@ class RecordFormatError(CorruptionError):
 
 
 class RecordLengthError(CorruptionError):
-    """A length field, not in the last segment, claims more bytes than its file has."""
+    """A length field claims more bytes than its file has, and no torn write explains that.
+
+    It is not in the last segment, or the record behind it is whole, and shorter.
+    """
 
 
 class CrcMismatchError(CorruptionError):
@@ -117,6 +121,14 @@ class TruncatedSegmentError(CorruptionError):
 
 class ZeroedDataError(CorruptionError):
     """Zeros stand where records were: either nothing but zeros, or records beyond them."""
+
+
+class LostRecordsError(CorruptionError):
+    """A record in the last segment is not whole, and a later write stands behind it.
+
+    A later write begins when the one before it is durable, so this is no torn tail:
+    what is missing had been acknowledged.
+    """
 
 
 class SegmentHeaderError(CorruptionError):

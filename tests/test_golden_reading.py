@@ -21,9 +21,11 @@ from raftwal import WAL, ConfState, HardState, RaftStorage, SnapshotMetadata
 from raftwal.errors import (
     CorruptionError,
     CrcMismatchError,
+    LostRecordsError,
     MissingSegmentError,
     NotAWalError,
     RecordFormatError,
+    RecordLengthError,
     SnapshotNotFoundError,
     TornTailError,
     TruncatedSegmentError,
@@ -61,6 +63,25 @@ DIFFERENT_ON_PURPOSE = {
     "small-flipped_bit5": (
         RecordFormatError,
         "a flipped bit in the top byte of a length field, which etcd does not look at",
+    ),
+    "one_segment-flipped_bit4": (
+        RecordLengthError,
+        "the length field runs past the file's end, but the record behind it is whole: etcd "
+        "drops it and the 93 entries after it as a torn tail",
+    ),
+    **dict.fromkeys(
+        (
+            "many_segments-zeroed_sector0",
+            "many_segments-zeroed_sector1",
+            "one_segment-zeroed_sector0",
+            "one_segment-zeroed_sector1",
+            "one_segment-zeroed_sector2",
+        ),
+        (
+            LostRecordsError,
+            "a sector inside a record is gone, and later saves follow: etcd drops them as a "
+            "torn tail",
+        ),
     ),
 }
 

@@ -71,9 +71,13 @@ def check_hard_state(
 
 
 def check_snapshot_metadata(snapshot: SnapshotMetadata) -> None:
-    """Raises `InvalidEntryError` when a number does not fit the format."""
+    """Raises `InvalidEntryError` when a number does not fit the format, or contradicts
+    the snapshot of nothing with which every log begins.
+    """
     check_uint64("snapshot index", snapshot.index)
     check_uint64("snapshot term", snapshot.term)
+    if snapshot.index == 0 and snapshot.term != 0:
+        raise InvalidEntryError(f"no term but 0 stands at index 0, not {snapshot.term}", index=0)
     for node_ids in (snapshot.conf_state or ConfState())[:4]:
         for node_id in node_ids:
             check_uint64("node id", node_id)

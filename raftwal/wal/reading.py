@@ -215,7 +215,7 @@ class _Interpreter:
             raise self.placed(
                 HardStateOrderError, f"a hard state of term {state.term} after term {lowest}"
             )
-        self._hard_state = state
+        self._hard_state = self._stream.hard_state = state
 
     def snapshot_record(self, data: bytes | None) -> None:
         snapshot = decode_snapshot_record(data or b"")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from raftwal.errors import (
     CorruptionError,
     CrcMismatchError,
+    LostRecordsError,
     ReadFailedError,
     RecordFormatError,
     RecordLengthError,
@@ -21,8 +22,10 @@ from raftwal.errors import (
     ZeroedDataError,
 )
 from raftwal.fs import FileSystem
-from raftwal.wal.remains import find_lost_records
+from raftwal.model import EMPTY_HARD_STATE, HardState
+from raftwal.wal.evidence import LogSoFar, later_write_beyond, lost_behind_zeros
 from raftwal.wal.segments import SECTOR_BYTES, SegmentName, is_zero
+from raftwal.wire.byte_damage import changed_byte, stated_end
 from raftwal.wire.frames import (
     CRC,
     LENGTH_FIELD_BYTES,
@@ -66,6 +69,8 @@ class RecordStream:
         self.last_index = 0
         """The highest entry index read so far, as the caller keeps it: evidence for
         what zeros in the log may have swallowed."""
+        self.hard_state: HardState = EMPTY_HARD_STATE
+        """The last hard state read so far, as the caller keeps it: evidence, too."""
         self.position = Position(directory, 0)
         """Where the record handed out last begins."""
         self.end = Position(directory, 0)
@@ -114,7 +119,9 @@ class RecordStream:
                 break
             if size - offset < LENGTH_FIELD_BYTES:
                 if any(data[offset:]):
-                    self._ends_early(path, offset, is_last, "the file ends inside a length field")
+                    self._ends_early(
+                        path, data, offset, is_last, "the file ends inside a length field"
+                    )
                     self._check_header(path)
                     return
                 break
@@ -125,7 +132,13 @@ class RecordStream:
                     f"a record of {claimed} bytes and its padding, of which the file has "
                     f"{size - start} bytes"
                 )
-                self._ends_early(path, offset, is_last, what, claimed > size)
+                if is_last and stated_end(data, start, self.crc) not in (None, start + claimed):
+                    raise RecordLengthError(
+                        f"{what}; but the record that begins there is whole and shorter",
+                        path=path,
+                        offset=offset,
+                    )
+                self._ends_early(path, data, offset, is_last, what, claimed > size)
                 self._check_header(path)
                 return
             try:
@@ -185,16 +198,30 @@ class RecordStream:
         else:
             self.crc = crc
             return record
-        if is_last and _has_zero_sector(data, start, end):
-            self._tear(path, offset, "a record with a disk sector that was never written")
-            return None
-        raise _placed(error, path, offset)
+        if not (is_last and _has_zero_sector(data, start, end)):
+            raise _placed(error, path, offset)
+        changed = changed_byte(self.crc, data, start, end)
+        if changed is not None and not _is_in_zero_sector(data, changed, start, end):
+            # Zeros that belong to the record are not what is wrong with it.
+            raise CrcMismatchError(
+                f"{error.what}; the one byte at {changed} would explain that",
+                path=path,
+                offset=offset,
+            )
+        self._tear(path, data, offset, end, "a record with a disk sector that was never written")
+        return None
 
     def _ends_early(
-        self, path: str, offset: int, is_last: bool, what: str, implausible: bool = False
+        self,
+        path: str,
+        data: bytes,
+        offset: int,
+        is_last: bool,
+        what: str,
+        implausible: bool = False,
     ) -> None:
         if is_last:
-            self._tear(path, offset, what)
+            self._tear(path, data, offset, offset + LENGTH_FIELD_BYTES, what)
         elif implausible:
             raise RecordLengthError(what, path=path, offset=offset)
         else:
@@ -209,7 +236,13 @@ class RecordStream:
                 "the segment ends inside its header", path=path, offset=self.end.offset
             )
 
-    def _tear(self, path: str, offset: int, what: str) -> None:
+    def _tear(self, path: str, data: bytes, offset: int, beyond: int, what: str) -> None:
+        """What is at ``offset`` is a torn tail, unless what follows ``beyond`` is newer."""
+        kind = data[offset + LENGTH_FIELD_BYTES : offset + LENGTH_FIELD_BYTES + 2]
+        torn_type = kind[1] if kind[:1] == b"\x08" and len(kind) == 2 else None
+        later = later_write_beyond(data, beyond, self._so_far(), torn_type)
+        if later is not None:
+            raise LostRecordsError(f"{what}, but {later}", path=path, offset=offset)
         self.end_is_clean = False
         self.torn_tail = TornTailError(f"torn tail: {what}", path=path, offset=offset)
 
@@ -224,9 +257,12 @@ class RecordStream:
                 path=path,
                 offset=offset,
             )
-        lost = find_lost_records(data, offset, self.last_index)
+        lost = lost_behind_zeros(data, offset, self._so_far())
         if lost is not None:
             raise ZeroedDataError(f"zeros where records were: {lost}", path=path, offset=offset)
+
+    def _so_far(self) -> LogSoFar:
+        return LogSoFar(self.last_index, self.hard_state)
 
 
 def read_segment(fs: FileSystem, path: str) -> bytes:
@@ -244,11 +280,15 @@ def read_segment(fs: FileSystem, path: str) -> bytes:
 def _has_zero_sector(data: bytes, start: int, end: int) -> bool:
     """Whether a sector, clipped to the record at ``start:end``, is all zero."""
     while start < end:
-        sector_end = min(end, start - start % SECTOR_BYTES + SECTOR_BYTES)
-        if is_zero(data, start, sector_end):
+        if _is_in_zero_sector(data, start, start, end):
             return True
-        start = sector_end
+        start += SECTOR_BYTES - start % SECTOR_BYTES
     return False
+
+
+def _is_in_zero_sector(data: bytes, offset: int, start: int, end: int) -> bool:
+    sector = offset - offset % SECTOR_BYTES
+    return is_zero(data, max(start, sector), min(end, sector + SECTOR_BYTES))
 
 
 def _placed(error: CorruptionError, path: str, offset: int) -> CorruptionError:

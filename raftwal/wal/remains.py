@@ -1,29 +1,26 @@
-"""What lies beyond a zero length field: the remains of a write, or records cut off.
+"""The records that can still be made out beyond a place where a log does not hold.
 
-A zero length ends the log.  Past it there may be anything that an unfinished write
-left; but a sector that was lost after it had been acknowledged can look the same when
-a record happened to begin with it.  Two kinds of record betray that: two in a row of
-which the second continues the first one's checksum, and one that commits, or has a
-snapshot of, an entry that the log does not have.
+Where reading stopped, the checksum chain stopped too, so no record beyond it can be
+checked against what came before.  But two in a row can be checked against each other:
+a run of them is as good as certain.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from raftwal.errors import RecordFormatError
 from raftwal.wal.segments import first_data
 from raftwal.wire.frames import (
     CRC,
-    HARD_STATE,
     LENGTH_FIELD_BYTES,
-    SNAPSHOT,
     Record,
     decode_length_field,
     decode_record,
     extend_crc,
 )
-from raftwal.wire.messages import decode_hard_state, decode_snapshot_record
 
 _ALIGNMENT = 8
 # Bytes that somebody made up can claim one long record at every eighth byte.  Past this
@@ -31,37 +28,54 @@ _ALIGNMENT = 8
 _PATIENCE = 4
 
 
-def find_lost_records(data: bytes, offset: int, last_index: int) -> str | None:
-    """Why the zeros at ``offset`` cannot be the end of the log, or ``None`` if they can.
+class RecordsInsideRecordsError(Exception):
+    """``position``: what follows there claims to be records, one inside the other."""
 
-    ``last_index`` is the last entry before the zeros.
+    def __init__(self, position: int) -> None:
+        self.position = position
+        super().__init__(position)
+
+
+class Found(NamedTuple):
+    """A record, and the byte at which its length field begins."""
+
+    position: int
+    record: Record
+
+
+def runs_of_records(data: bytes, start: int) -> Iterator[list[Found]]:
+    """The records at or beyond ``start``, in order, in runs.
+
+    In a run each record directly follows the one before it and continues its checksum;
+    a run of one is a record that nothing vouches for.
+
+    Raises `RecordsInsideRecordsError` when looking any further would take too long.
     """
     looked_into = 0
-    inside = 0
-    for position, length in _where_a_record_may_begin(data, first_data(data, offset)):
+    inside = start
+    for position, length in _where_a_record_may_begin(data, first_data(data, start)):
         if position < inside:
             continue
         looked_into += length
         if looked_into > _PATIENCE * len(data):
-            return f"what follows at byte {position} looks like records, one inside the other"
+            raise RecordsInsideRecordsError(position)
         found = _record_at(data, position)
         if found is None:
             continue
         record, inside = found
-        reached = _index_reached(record)
-        if reached is not None and reached > last_index:
-            return f"a record at byte {position} commits index {reached}"
-        following = _record_at(data, inside)
-        if following is not None and _continues(record, following[0]):
-            return f"records that belong together follow at byte {position}"
-    return None
+        run = [Found(position, record)]
+        while (following := _record_at(data, inside)) is not None:
+            if not _continues(run[-1].record, following[0]):
+                break
+            run.append(Found(inside, following[0]))
+            inside = following[1]
+        yield run
 
 
-def _where_a_record_may_begin(data: bytes, start: int) -> list[tuple[int, int]]:
+def _where_a_record_may_begin(data: bytes, start: int) -> Iterator[tuple[int, int]]:
     """The multiples of 8 from ``start`` on at which a length field fits, and the length."""
     start -= start % _ALIGNMENT
     size = len(data)
-    positions = []
     whole = size - (size - start) % _ALIGNMENT
     for number, (field,) in enumerate(struct.iter_unpack("<Q", memoryview(data)[start:whole])):
         if field == 0:
@@ -74,8 +88,7 @@ def _where_a_record_may_begin(data: bytes, start: int) -> list[tuple[int, int]]:
             and length > 1
             and data[position + LENGTH_FIELD_BYTES] == 0x08
         ):
-            positions.append((position, length))
-    return positions
+            yield position, length
 
 
 def _record_at(data: bytes, position: int) -> tuple[Record, int] | None:
@@ -95,14 +108,3 @@ def _continues(record: Record, following: Record) -> bool:
     if following.type == CRC or following.data is None:
         return False
     return extend_crc(record.crc, following.data) == following.crc
-
-
-def _index_reached(record: Record) -> int | None:
-    try:
-        if record.type == HARD_STATE:
-            return decode_hard_state(record.data or b"").commit
-        if record.type == SNAPSHOT:
-            return decode_snapshot_record(record.data or b"").index
-    except RecordFormatError:
-        pass
-    return None
