@@ -12,8 +12,10 @@ from raftwal.model import (
     Entry,
     EntryType,
     HardState,
+    InitialState,
     Snapshot,
     SnapshotMetadata,
+    must_sync,
 )
 from raftwal.recovery import Recovered
 from raftwal.snapshots import Snapshotter
@@ -39,6 +41,7 @@ __all__ = [
     "EntryType",
     "HardState",
     "Identity",
+    "InitialState",
     "LogContents",
     "RaftStorage",
     "RaftwalError",
@@ -50,6 +53,7 @@ __all__ = [
     "VerifyReport",
     "WALReader",
     "__version__",
+    "must_sync",
     "repair",
     "valid_snapshots",
     "verify",

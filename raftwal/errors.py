@@ -35,6 +35,9 @@ exception that fits, so that ``except OSError`` and ``except ValueError`` work t
     ├── NotReadYetError (RuntimeError)   an append before ``read_all()``
     ├── InvalidEntryError (ValueError)   a save that was refused; nothing was written
     ├── InvalidSnapshotError (ValueError) a snapshot that was refused; nothing was written
+    ├── SnapshotOutOfDateError (ValueError) there is a newer snapshot already
+    ├── CompactedError (LookupError)     an index below what the storage still holds
+    ├── UnavailableError (LookupError)   an index above the last entry
     ├── InvalidSettingError (ValueError) an argument that cannot be
     ├── CommittedEntryContradictedError (ValueError) another node lost what it had promised
     ├── IdentityMismatchError (ValueError)
@@ -261,6 +264,27 @@ class InvalidSnapshotError(RaftwalError, ValueError):
     """A snapshot that its file could not hold.  Nothing was written."""
 
     default_advice = "Make the state smaller, or compress it"
+
+
+class SnapshotOutOfDateError(RaftwalError, ValueError):
+    """There is a snapshot of this index or a later one.  Nothing was written.
+
+    etcd's ``raft.ErrSnapOutOfDate``.
+    """
+
+
+class CompactedError(RaftwalError, LookupError):
+    """The index is below what the storage holds: a snapshot has taken its place.
+
+    etcd's ``raft.ErrCompacted``; a leader sends its snapshot instead.
+    """
+
+
+class UnavailableError(RaftwalError, LookupError):
+    """The index is above the last entry.
+
+    etcd's ``raft.ErrUnavailable``, and what etcd's ``MemoryStorage`` panics about.
+    """
 
 
 class InvalidSettingError(RaftwalError, ValueError):

@@ -70,6 +70,23 @@ class Snapshot(NamedTuple):
     data: bytes = b""
 
 
+class InitialState(NamedTuple):
+    """What a Raft library starts from, besides the log (etcd's ``Storage.InitialState``)."""
+
+    hard_state: HardState
+    conf_state: ConfState
+
+
+def must_sync(state: HardState, previous: HardState, entry_count: int) -> bool:
+    """Whether a save has to be durable before any message that follows on it leaves.
+
+    It has when there are entries, or when the term or the vote is another than in
+    ``previous``; a commit index alone is no promise (Raft paper, figure 2, "persistent
+    state on all servers"; etcd's ``raft.MustSync``).
+    """
+    return entry_count != 0 or state[:2] != previous[:2]
+
+
 EMPTY_HARD_STATE = HardState()
 START_OF_LOG = SnapshotMetadata()
 """The snapshot that every new log starts from: nothing, at index 0 and term 0."""

@@ -9,9 +9,16 @@ from concurrent.futures import Executor
 
 from prometheus_client import CollectorRegistry
 
-from raftwal.errors import InvalidEntryError, InvalidSettingError
+from raftwal.errors import (
+    InvalidEntryError,
+    InvalidSettingError,
+    InvalidSnapshotError,
+    SnapshotOutOfDateError,
+    UnavailableError,
+)
 from raftwal.events import log
 from raftwal.fs import DISK, FileSystem
+from raftwal.held_log import HeldLog
 from raftwal.identity import Identity
 from raftwal.metrics import StorageMetrics, storage_metrics
 from raftwal.model import (
@@ -20,6 +27,7 @@ from raftwal.model import (
     ConfState,
     Entry,
     HardState,
+    InitialState,
     Snapshot,
     SnapshotMetadata,
 )
@@ -35,6 +43,12 @@ class RaftStorage:
     """A node's log and snapshots in one directory, laid out as etcd's: ``wal/``, ``snap/``.
 
     Made by `RaftStorage.open`.  Not thread-safe: one thread at a time.
+
+    It is the storage that a Raft library in etcd's style asks: `initial_state`,
+    `first_index`, `last_index`, `term`, `entries`, `snapshot` answer what its
+    ``raft.Storage`` does, `save`, `save_snapshot` and `compact` are what its
+    ``MemoryStorage`` has besides, here on disk.  ``raftwal.testing.storage_suite`` has the
+    contract as tests.
     """
 
     def __init__(
@@ -48,6 +62,7 @@ class RaftStorage:
         metrics: StorageMetrics,
         keep_segments: int,
         keep_snapshots: int,
+        keep_entries: bool,
     ) -> None:
         self.data_dir = data_dir
         self.recovered = recovered
@@ -60,9 +75,7 @@ class RaftStorage:
         self._snapshot = recovered.snapshot.metadata if recovered.snapshot else START_OF_LOG
         # Received from a peer and recorded, but above the commit index so far.
         self._unvouched: SnapshotMetadata | None = None
-        self._last_entry_index = max(
-            self._snapshot.index, recovered.entries[-1].index if recovered.entries else 0
-        )
+        self._held = HeldLog(self._snapshot, recovered.entries, keeps_entries=keep_entries)
         self._set_gauges(self._snapshot_file_time() if recovered.snapshot else 0.0)
 
     @classmethod
@@ -75,6 +88,7 @@ class RaftStorage:
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         keep_segments: int = 5,
         keep_snapshots: int = 5,
+        keep_entries: bool = True,
         metrics: StorageMetrics | None = None,
         registry: CollectorRegistry | None = None,
         namespace: str = "raftwal",
@@ -89,7 +103,8 @@ class RaftStorage:
 
         ``identity`` (or raw ``metadata``, at most one of the two) is written when the
         log is created and compared when it is opened; with neither, a log of any
-        identity is opened.  ``registry``, ``namespace`` and ``node`` (the value of the
+        identity is opened.  ``keep_entries=False`` spares the memory of a node that holds
+        its log itself and never asks for `entries`.  ``registry``, ``namespace`` and ``node`` (the value of the
         metrics' ``node`` label, the identity's node id or the directory by default)
         choose where metrics go, or ``metrics`` gives them ready made.
 
@@ -117,6 +132,7 @@ class RaftStorage:
                 metrics=metrics,
                 keep_segments=keep_segments,
                 keep_snapshots=keep_snapshots,
+                keep_entries=keep_entries,
             )
         except BaseException:
             wal.close()
@@ -127,10 +143,75 @@ class RaftStorage:
         """The last hard state saved or recovered."""
         return self._wal.hard_state
 
+    def initial_state(self) -> InitialState:
+        """The hard state, and the membership of the newest snapshot that is vouched for.
+
+        Both are empty in a new storage, as in etcd's ``InitialState``.
+        """
+        return InitialState(self.hard_state, self._snapshot.conf_state or ConfState())
+
+    @property
+    def first_index(self) -> int:
+        """The index of the first entry that `entries` can give; one above `last_index`
+        when there is none.  Moved by `compact`, not by a snapshot.
+        """
+        return self._held.first_index
+
     @property
     def last_index(self) -> int:
-        """The index of the last entry, or of a newer snapshot."""
-        return self._wal.last_index
+        """The index of the last entry, or of the newest snapshot if that is further.
+
+        A received snapshot counts from the `save` that moves the commit index to it.
+        """
+        return self._held.last_index
+
+    def term(self, index: int) -> int:
+        """The term of the entry at ``index``, from `first_index` - 1 to `last_index`.
+
+        Raises `CompactedError` below that, `UnavailableError` above.
+        """
+        return self._held.term(index)
+
+    def entries(self, low: int, high: int, max_bytes: int | None = None) -> list[Entry]:
+        """The entries from index ``low`` up to, not with, ``high``, in a list of its own.
+
+        With ``max_bytes``, no more of them than take that many bytes on the wire, but
+        one at least.
+
+        Raises `CompactedError` when ``low`` is below `first_index`, `UnavailableError`
+        when ``high`` is beyond the end or the storage holds no entry at all (as etcd's
+        ``Entries``), and `InvalidSettingError` for a storage opened with
+        ``keep_entries=False``.
+        """
+        return self._held.entries(low, high, max_bytes)
+
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot that the log vouches for, read from its file.
+
+        One of index 0, with no data and no members, before the first.
+
+        Raises `NoSnapshotError` when its file is no longer whole, `ReadFailedError`.
+        """
+        return self.load_snapshot() or Snapshot(SnapshotMetadata(conf_state=ConfState()))
+
+    def compact(self, index: int) -> None:
+        """Let go of the entries up to ``index`` in memory; its term stays known.
+
+        Keep some behind the snapshot, so that a follower that lags a little needs no
+        snapshot.  What is on disk was freed by `save_snapshot`.
+
+        Raises `CompactedError` when they are gone already, `UnavailableError` when
+        ``index`` is above the last entry, or above the newest snapshot: nothing goes
+        before what replaces it is durable.
+        """
+        if self._snapshot.index < index <= self.last_index:
+            raise UnavailableError(
+                f"entries up to {index} cannot go: the newest snapshot is of index "
+                f"{self._snapshot.index}",
+                index=index,
+                advice="Save a snapshot first",
+            )
+        self._held.compact(index)
 
     @property
     def snapshot_metadata(self) -> SnapshotMetadata:
@@ -159,21 +240,21 @@ class RaftStorage:
             self._wal.save(hard_state, entries)
         finally:
             self._note_failure()
-        if entries:
-            self._last_entry_index = max(entries[-1][1], self._snapshot.index)
+        self._held.append(entries)
 
     def _check_save(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         """Refuse what recovery would refuse.  Raises `InvalidEntryError`."""
         if hard_state is None or hard_state == EMPTY_HARD_STATE:
             hard_state = self.hard_state
         commit = hard_state.commit
-        covered = self._snapshot.index
-        if self._unvouched is not None and commit >= self._unvouched.index:
-            covered = max(covered, self._unvouched.index)
-        last = max(self._last_entry_index, covered)
+        covered, last = self._snapshot.index, self.last_index
+        waiting = self._unvouched
+        if waiting is not None and commit >= waiting.index:
+            covered = waiting.index
+            last = max(last, covered) if self._held.agrees_with(waiting) else covered
         if entries:
             first, last_after = entries[0][1], entries[-1][1]
-            if 0 < first <= self._snapshot.index:
+            if first <= self._snapshot.index:
                 raise InvalidEntryError(
                     f"entry {first} is in the snapshot of index {self._snapshot.index}", index=first
                 )
@@ -220,10 +301,13 @@ class RaftStorage:
         and snapshots that it makes needless are purged; a snapshot that is ahead of
         the commit index (one received from a peer) waits for the `save` that moves it.
 
-        Raises `WriteFailedError`, `ClosedError`.
+        Raises `SnapshotOutOfDateError` when there is one of this index or a later one
+        that the log vouches for, `InvalidSnapshotError` when a committed entry of that
+        index has another term, `WriteFailedError`, `ClosedError`.
         """
         self._wal.check_usable()
         check_snapshot_metadata(snapshot.metadata)
+        self._check_newer(snapshot.metadata)
         self._snapshotter.save(snapshot)
         self.record_snapshot(snapshot.metadata)
 
@@ -235,9 +319,17 @@ class RaftStorage:
         self._snapshotter.save(snapshot)
 
     def record_snapshot(self, metadata: SnapshotMetadata) -> None:
-        """The second half of `save_snapshot`: the record in the log, and the purge."""
+        """The second half of `save_snapshot`: the record in the log, and the purge.
+
+        One that a newer snapshot overtook while its file was written is passed over.
+        """
         if metadata.conf_state is None:
             metadata = metadata._replace(conf_state=ConfState())
+        try:
+            self._check_newer(metadata)
+        except SnapshotOutOfDateError:
+            log.info("snapshot_overtaken", path=self.data_dir, index=metadata.index)
+            return
         try:
             self._wal.save_snapshot(metadata)
         finally:
@@ -246,6 +338,28 @@ class RaftStorage:
             self._adopt(metadata)
         else:
             self._unvouched = metadata
+
+    def _check_newer(self, metadata: SnapshotMetadata) -> None:
+        """Raises `SnapshotOutOfDateError`, `InvalidSnapshotError`."""
+        index = metadata.index
+        if index <= self._snapshot.index:
+            raise SnapshotOutOfDateError(
+                f"there is a snapshot of index {self._snapshot.index}",
+                path=self.data_dir,
+                index=index,
+                advice="",
+            )
+        if index <= min(self.hard_state.commit, self.last_index) and not self._held.agrees_with(
+            metadata
+        ):
+            # Recovery would take the log for what the snapshot contradicts, and drop it.
+            raise InvalidSnapshotError(
+                f"the committed entry at this index is of term {self._held.term(index)}, "
+                f"not {metadata.term}",
+                path=self.data_dir,
+                index=index,
+                advice="",
+            )
 
     def load_snapshot(self) -> Snapshot | None:
         """The newest snapshot that the log vouches for, read again, or ``None``.
@@ -302,9 +416,10 @@ class RaftStorage:
     def _adopt(self, snapshot: SnapshotMetadata) -> None:
         """Make a snapshot that is durable, recorded and vouched for the one to start from."""
         self._unvouched = None
-        if snapshot.index < self._snapshot.index:
-            return
         self._snapshot = snapshot
+        if not self._held.agrees_with(snapshot):
+            # Ahead of the log, or its leader's log was another (Raft paper, figure 13).
+            self._held.restart_from(snapshot)
         self._metrics.snapshot_index.set(snapshot.index)
         self._metrics.snapshot_time.set(time.time())
         self.release(snapshot.index)

@@ -78,6 +78,8 @@ class DurableNode:
             segment_bytes=settings.segment_bytes,
             keep_segments=settings.keep_segments,
             keep_snapshots=settings.keep_snapshots,
+            # The journal holds them.
+            keep_entries=False,
             registry=settings.registry,
             namespace=settings.metrics_namespace,
             node=node_id,

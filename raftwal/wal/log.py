@@ -22,6 +22,7 @@ from raftwal.model import (
     Entry,
     HardState,
     SnapshotMetadata,
+    must_sync,
 )
 from raftwal.wal.admission import (
     check_entries,
@@ -301,7 +302,9 @@ class WAL:
     def _append(
         self, appender: Appender, state: HardState | None, entries: Sequence[Entry]
     ) -> None:
-        must_sync = bool(entries) or (state is not None and state[:2] != self._synced_state[:2])
+        is_promise = must_sync(
+            self._synced_state if state is None else state, self._synced_state, len(entries)
+        )
         records: list[tuple[int, bytes | None]] = [
             (ENTRY, encode_entry(entry)) for entry in entries
         ]
@@ -320,7 +323,7 @@ class WAL:
         if appender.is_full:
             # As etcd does: the save at hand is made durable by the cut itself.
             appender.cut(self._last_index, self._hard_state)
-        elif must_sync:
+        elif is_promise:
             appender.sync()
 
     def save_snapshot(self, snapshot: SnapshotMetadata) -> None:
@@ -355,6 +358,21 @@ class WAL:
         They may then be removed: see `raftwal.wal.purging`.
         """
         self._ready().release_to(index)
+
+    def reopen(self, snapshot: SnapshotMetadata | None = None) -> WAL:
+        """Close this log and open it again from ``snapshot``, with the same settings.
+
+        The one returned is to be read first.  Raises as `close` and `open` do.
+        """
+        self.close()
+        return WAL.open(
+            self._directory,
+            snapshot,
+            segment_bytes=self._segment_bytes,
+            fs=self._fs,
+            metrics=self._metrics,
+            executor=self._executor,
+        )
 
     def close(self) -> None:
         """Sync and close.  After a failure nothing is synced again.  Idempotent."""

@@ -39,6 +39,15 @@ def encode_entry(entry: tuple[int, int, bytes | None, int]) -> bytes:
     return b'%b"%b%b' % (head, encode_varint(len(data)), data)
 
 
+def entry_bytes(entry: tuple[int, int, bytes | None, int]) -> int:
+    """How many bytes `encode_entry` makes of it: what Raft counts when it limits a message."""
+    term, index, data, _ = entry
+    size = 4 + len(encode_varint(term)) + len(encode_varint(index))
+    if data is None:
+        return size
+    return size + 1 + len(encode_varint(len(data))) + len(data)
+
+
 def decode_entry(data: bytes) -> Entry:
     """The entry in a record's payload.
 
