@@ -1,0 +1,1 @@
+"""A Raft node in the style of etcd's, on `raftwal.RaftStorage`."""
