@@ -65,6 +65,8 @@ class SnapshotMetrics(NamedTuple):
     save_seconds: _Observer = _NOTHING
     sync_seconds: _Observer = _NOTHING
     saved: _Counter = _NOTHING
+    database_save_seconds: _Observer = _NOTHING
+    database_sync_seconds: _Observer = _NOTHING
 
 
 class StorageMetrics(NamedTuple):
@@ -134,6 +136,18 @@ SPECS: dict[str, _Spec] = {
         "snapshot_fsync_duration_seconds",
         "snap_fsync_duration_seconds",
         "Time of the sync of one snapshot file, in seconds.",
+    ),
+    "snapshot_database_save_seconds": _Spec(
+        Histogram,
+        "snapshot_database_save_duration_seconds",
+        "snap_db_save_total_duration_seconds",
+        "Time to save one snapshot's database file, in seconds.",
+    ),
+    "snapshot_database_sync_seconds": _Spec(
+        Histogram,
+        "snapshot_database_fsync_duration_seconds",
+        "snap_db_fsync_duration_seconds",
+        "Time of the sync of one snapshot's database file, in seconds.",
     ),
     "snapshots_saved": _Spec(Counter, "snapshots_saved", "snap_saved", "Snapshots saved."),
     "repairs": _Spec(Counter, "wal_repairs", "disk_wal_repairs", "Torn tails repaired."),
@@ -232,6 +246,8 @@ def storage_metrics(
             save_seconds=of["snapshot_save_seconds"],
             sync_seconds=of["snapshot_sync_seconds"],
             saved=of["snapshots_saved"],
+            database_save_seconds=of["snapshot_database_save_seconds"],
+            database_sync_seconds=of["snapshot_database_sync_seconds"],
         ),
         repairs=of["repairs"],
         purged_segments=of["purged_segments"],

@@ -6,8 +6,8 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple
 
 from raftwal.errors import (
     InvalidSnapshotError,
@@ -33,6 +33,8 @@ MAX_SNAPSHOT_BYTES = (1 << 31) - (1 << 20)
 """protobuf parses no message of 2 GiB or more; membership and framing need some of it."""
 
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap")
+_DATABASE_NAME = re.compile(r"([0-9a-f]{16})\.snap\.db")
+_DATABASE_CHUNK_BYTES = 1 << 20
 
 
 class SnapshotName(NamedTuple):
@@ -210,14 +212,117 @@ class Snapshotter:
             log.info("snapshot_purged", path=self.path_of(name))
         if old:
             self._fs.sync_directory(self._directory)
+        kept = [name.index for name in self.names()]
+        self.release_databases(min(kept, default=0))
         return len(old)
+
+    def save_database(self, stream: BinaryIO, index: int) -> int:
+        """Save the state of snapshot ``index`` beside it, whatever its size; how many bytes.
+
+        For a state that is too large for a message: it is copied from ``stream`` in
+        pieces, into ``{index:016x}.snap.db``, and is whole and durable when this returns.
+        Save it before the snapshot that needs it.  One that is there already stays.
+        (etcd: ``Snapshotter.SaveDBFrom``.)
+
+        Raises `WriteFailedError`, and what reading ``stream`` raises; there is then no
+        file of that name.
+        """
+        started = time.perf_counter()
+        path = self._path_of_database(index)
+        in_writing = f"{path}.tmp"
+        try:
+            make_directories(self._fs, self._directory)
+            file = self._fs.create(in_writing)
+            try:
+                size = 0
+                for chunk in _chunks_of(stream):
+                    file.write(size, chunk)
+                    size += len(chunk)
+                sync_started = time.perf_counter()
+                file.sync()
+                self._metrics.database_sync_seconds.observe(time.perf_counter() - sync_started)
+            finally:
+                file.close()
+            if self._fs.exists(path):
+                self._fs.remove(in_writing)
+            else:
+                self._fs.rename(in_writing, path)
+            # For one that was there, too: a crash may have come before this line.
+            self._fs.sync_directory(self._directory)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self._fs.remove(in_writing)
+            if isinstance(error, _StreamFailedError):
+                raise error.cause from None
+            if not isinstance(error, OSError):
+                raise
+            log.error("snapshot_database_failed", path=path, error=str(error))
+            raise WriteFailedError(
+                f"cannot save the snapshot's database: {error.strerror or error}",
+                path=path,
+                index=index,
+            ) from error
+        seconds = time.perf_counter() - started
+        self._metrics.database_save_seconds.observe(seconds)
+        log.info(
+            "snapshot_database_saved", path=path, index=index, bytes=size, seconds=round(seconds, 6)
+        )
+        return size
+
+    def database_path(self, index: int) -> str:
+        """The file that `save_database` saved.  Raises `NoSnapshotError` without one."""
+        path = self._path_of_database(index)
+        if not self._fs.exists(path):
+            raise NoSnapshotError("there is no database of this snapshot", path=path, index=index)
+        return path
+
+    def release_databases(self, index: int) -> int:
+        """Remove the databases of snapshots below ``index``; how many went.
+
+        `purge` does it for those below the oldest snapshot that it keeps.
+
+        Raises ``OSError``.
+        """
+        if not self._fs.is_directory(self._directory):
+            return 0
+        old = [
+            file_name
+            for file_name in self._fs.list(self._directory)
+            if (match := _DATABASE_NAME.fullmatch(file_name)) and int(match[1], 16) < index
+        ]
+        for file_name in old:
+            path = os.path.join(self._directory, file_name)
+            self._fs.remove(path)
+            log.info("snapshot_database_released", path=path)
+        if old:
+            self._fs.sync_directory(self._directory)
+        return len(old)
+
+    def _path_of_database(self, index: int) -> str:
+        return os.path.join(self._directory, f"{index:016x}.snap.db")
 
     def remove_unfinished(self) -> None:
         """Remove what a save that a crash interrupted left.  Raises ``OSError``."""
         if self._fs.is_directory(self._directory):
             for file_name in self._fs.list(self._directory):
-                if file_name.endswith(".snap.tmp"):
+                if file_name.endswith((".snap.tmp", ".snap.db.tmp")):
                     self._fs.remove(os.path.join(self._directory, file_name))
+
+
+class _StreamFailedError(Exception):
+    """Reading failed with ``cause``: an ``OSError`` too, perhaps, but not of our disk."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+        super().__init__(str(cause))
+
+
+def _chunks_of(stream: BinaryIO) -> Iterator[bytes]:
+    try:
+        while chunk := stream.read(_DATABASE_CHUNK_BYTES):
+            yield chunk
+    except Exception as error:
+        raise _StreamFailedError(error) from error
 
 
 def _decode(content: bytes, path: str, name: SnapshotName) -> Snapshot:

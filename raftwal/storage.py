@@ -104,9 +104,9 @@ class RaftStorage:
         ``identity`` (or raw ``metadata``, at most one of the two) is written when the
         log is created and compared when it is opened; with neither, a log of any
         identity is opened.  ``keep_entries=False`` spares the memory of a node that holds
-        its log itself and never asks for `entries`.  ``registry``, ``namespace`` and ``node`` (the value of the
-        metrics' ``node`` label, the identity's node id or the directory by default)
-        choose where metrics go, or ``metrics`` gives them ready made.
+        its log itself and never asks for `entries`.  ``registry``, ``namespace`` and
+        ``node`` (the value of the metrics' ``node`` label, the identity's node id or the
+        directory by default) choose where metrics go, or ``metrics`` gives them ready made.
 
         Raises `IdentityMismatchError`, `LockedError`, the subclasses of
         `CorruptionError`, `ReadFailedError`, `WriteFailedError`; the directory is then

@@ -1,5 +1,6 @@
 """The log: create, open, save, cut, release."""
 
+import errno
 import gc
 import os
 import stat
@@ -14,7 +15,7 @@ from directories import (
     read,
     segment_name,
 )
-from watched_disk import Inline, WatchedDisk
+from watched_disk import Failing, Inline, WatchedDisk
 
 import raftwal
 from raftwal import WAL, ConfState, Entry, EntryType, HardState, SnapshotMetadata
@@ -484,3 +485,44 @@ def test_a_log_dropped_without_close_gives_its_lock_back(tmp_path):
     gc.collect()
     with WAL.open(tmp_path / "log") as log:
         log.read_all()
+
+
+def test_a_log_is_reopened_from_a_snapshot_with_its_settings(tmp_path):
+    wal = WAL.create(tmp_path / "log", b"m", segment_bytes=300, executor=Inline())
+    wal.save(HardState(1, 1, 5), entries(1, 5))
+    wal.save_snapshot(SnapshotMetadata(3, 1))
+    again = wal.reopen(SnapshotMetadata(3, 1))
+    with pytest.raises(ClosedError):
+        wal.sync()
+    assert again.read_all().entries == entries(4, 5)
+    for entry in entries(6, 20):
+        again.save(None, [entry])
+    assert len(segments_of(tmp_path / "log")) > 2
+    with again.reopen() as whole:
+        assert whole.read_all().entries == entries(1, 20)
+
+
+def test_a_log_that_failed_is_reopened_as_a_restart_would(log, wal, disk):
+    """Nothing is synced again on the way: what is on disk decides."""
+    disk.before = Failing(errno.EIO, calls=("sync_data",))
+    with pytest.raises(WriteFailedError):
+        wal.save(HardState(1, 1, 0), entries(1, 1))
+    calls = len(disk.calls)
+    with wal.reopen() as again:
+        assert not {call for call, _ in disk.calls[calls:]} & {"sync_data", "sync"}
+        assert again.read_all().entries == entries(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("state", "count", "is_promise"),
+    [
+        (HardState(1, 2, 3), 0, False),
+        (HardState(1, 2, 9), 0, False),
+        (HardState(1, 2, 3), 1, True),
+        (HardState(2, 2, 3), 0, True),
+        (HardState(1, 5, 3), 0, True),
+    ],
+)
+def test_what_must_be_durable_before_a_message_leaves(state, count, is_promise):
+    """Entries, a term, a vote; a commit index alone is no promise."""
+    assert raftwal.must_sync(state, HardState(1, 2, 3), count) == is_promise
