@@ -10,9 +10,7 @@ from concurrent.futures import Executor
 from prometheus_client import CollectorRegistry
 
 from raftwal.errors import (
-    InvalidEntryError,
     InvalidSettingError,
-    InvalidSnapshotError,
     SnapshotOutOfDateError,
     UnavailableError,
 )
@@ -33,6 +31,7 @@ from raftwal.model import (
 )
 from raftwal.recovery import WAL_DIRECTORY, Opening, Recovered
 from raftwal.snapshots import Snapshotter
+from raftwal.storage_admission import check_save, check_snapshot
 from raftwal.wal.admission import check_snapshot_metadata
 from raftwal.wal.log import WAL
 from raftwal.wal.purging import purge_segments
@@ -232,7 +231,8 @@ class RaftStorage:
         self._wal.check_usable()
         if not isinstance(entries, Sequence):
             entries = list(entries)
-        self._check_save(hard_state, entries)
+        state = self.hard_state if hard_state in (None, EMPTY_HARD_STATE) else hard_state
+        check_save(state.commit, entries, self._held, self._snapshot, self._unvouched)
         try:
             waiting = self._unvouched
             if waiting is not None and hard_state is not None and self._vouches(hard_state):
@@ -241,42 +241,6 @@ class RaftStorage:
         finally:
             self._note_failure()
         self._held.append(entries)
-
-    def _check_save(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        """Refuse what recovery would refuse.  Raises `InvalidEntryError`."""
-        if hard_state is None or hard_state == EMPTY_HARD_STATE:
-            hard_state = self.hard_state
-        commit = hard_state.commit
-        covered, last = self._snapshot.index, self.last_index
-        waiting = self._unvouched
-        if waiting is not None and commit >= waiting.index:
-            covered = waiting.index
-            last = max(last, covered) if self._held.agrees_with(waiting) else covered
-        if entries:
-            first, last_after = entries[0][1], entries[-1][1]
-            if first <= self._snapshot.index:
-                raise InvalidEntryError(
-                    f"entry {first} is in the snapshot of index {self._snapshot.index}", index=first
-                )
-            if first > last + 1:
-                raise InvalidEntryError(
-                    f"entry {first} cannot follow entry {last}"
-                    + (
-                        ""
-                        if self._unvouched is None
-                        else ": no commit index vouches for the "
-                        f"snapshot of index {self._unvouched.index} yet"
-                    ),
-                    index=first,
-                )
-            # The log may reach a received snapshot's index entry by entry, too.
-            last = max(last_after, covered)
-        if commit > last:
-            raise InvalidEntryError(f"commit index {commit} is above the last entry, {last}")
-        if commit < self._snapshot.index:
-            raise InvalidEntryError(
-                f"commit index {commit} is below the snapshot's, {self._snapshot.index}"
-            )
 
     def _vouches(self, hard_state: HardState) -> bool:
         return self._unvouched is not None and hard_state.commit >= self._unvouched.index
@@ -307,7 +271,7 @@ class RaftStorage:
         """
         self._wal.check_usable()
         check_snapshot_metadata(snapshot.metadata)
-        self._check_newer(snapshot.metadata)
+        self._check_snapshot(snapshot.metadata)
         self._snapshotter.save(snapshot)
         self.record_snapshot(snapshot.metadata)
 
@@ -326,7 +290,7 @@ class RaftStorage:
         if metadata.conf_state is None:
             metadata = metadata._replace(conf_state=ConfState())
         try:
-            self._check_newer(metadata)
+            self._check_snapshot(metadata)
         except SnapshotOutOfDateError:
             log.info("snapshot_overtaken", path=self.data_dir, index=metadata.index)
             return
@@ -339,27 +303,8 @@ class RaftStorage:
         else:
             self._unvouched = metadata
 
-    def _check_newer(self, metadata: SnapshotMetadata) -> None:
-        """Raises `SnapshotOutOfDateError`, `InvalidSnapshotError`."""
-        index = metadata.index
-        if index <= self._snapshot.index:
-            raise SnapshotOutOfDateError(
-                f"there is a snapshot of index {self._snapshot.index}",
-                path=self.data_dir,
-                index=index,
-                advice="",
-            )
-        if index <= min(self.hard_state.commit, self.last_index) and not self._held.agrees_with(
-            metadata
-        ):
-            # Recovery would take the log for what the snapshot contradicts, and drop it.
-            raise InvalidSnapshotError(
-                f"the committed entry at this index is of term {self._held.term(index)}, "
-                f"not {metadata.term}",
-                path=self.data_dir,
-                index=index,
-                advice="",
-            )
+    def _check_snapshot(self, offered: SnapshotMetadata) -> None:
+        check_snapshot(offered, self.hard_state.commit, self._held, self._snapshot)
 
     def load_snapshot(self) -> Snapshot | None:
         """The newest snapshot that the log vouches for, read again, or ``None``.

@@ -286,6 +286,32 @@ def test_files_that_are_named_exist(page):
         assert (ROOT / name).exists(), f"{page.name}: {name}"
 
 
+def defined_in(path: Path) -> set[str]:
+    """The functions and classes of a test module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
+
+
+@every_page
+def test_tests_that_are_named_exist(page):
+    """As ``test_module.py::test_name``."""
+    text = page.read_text(encoding="utf-8")
+    for module, name in re.findall(r"`(test_\w+\.py)::(\w+)`", text):
+        (path,) = [ROOT / part / module for part in ("tests", "integration")
+                   if (ROOT / part / module).exists()]  # fmt: skip
+        assert name in defined_in(path), f"{page.name}: {module}::{name}"
+
+
+def test_every_row_of_the_parity_table_has_a_test_or_no_counterpart():
+    text = (ROOT / "docs" / "etcd-parity.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) > 60
+    for row in rows:
+        assert "`test_" in row[2] or row[1].strip().startswith("none"), row
+
+
 def anchors(text: str) -> set[str]:
     """As GitHub makes them of headings."""
     found: set[str] = set()
@@ -462,7 +488,7 @@ def test_modules_do_not_import_each_other_in_circles():
         ("google_crc32c", {"raftwal.wire"}),
         ("structlog", {"raftwal.events"}),
         ("fcntl", {"raftwal.fs"}),
-        ("shutil", {"raftwal.fs"}),
+        ("shutil", {"raftwal.fs", "raftwal.testing"}),
     ],
 )
 def test_each_outside_package_is_known_where_it_belongs(package, rooms):
