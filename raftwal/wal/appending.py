@@ -52,6 +52,7 @@ class Appender:
         self._segment_bytes = segment_bytes
         self._metrics = metrics
         self._pending: list[bytes] = []
+        self._size: int | None = None
         self._handed_over = HandedOver(offset)
         self._failure: BaseException | None = None
         self._closed = False
@@ -123,6 +124,7 @@ class Appender:
         data = b"".join(self._pending)
         started = time.perf_counter()
         try:
+            self._make_room(self._offset + len(data))
             self._tail.write(self._offset, data)
         except OSError as error:
             raise self._fail("write", error) from error
@@ -131,6 +133,19 @@ class Appender:
         self._offset += len(data)
         self._pending.clear()
         self._handed_over.flush()
+
+    def _make_room(self, end: int) -> None:
+        """Have the segment reach to ``end``, in zeros, durably, before data goes there.
+
+        After a crash a file can have grown without its data, with anything in place of it:
+        a write that was torn there would look like damage.
+        """
+        if self._size is None:
+            self._size = self._tail.size()
+        if end > self._size:
+            self._tail.allocate(max(end, self._segment_bytes))
+            self._tail.sync()
+            self._size = max(end, self._segment_bytes)
 
     def sync(self) -> None:
         """Write what is queued; when this returns, all of it is durable."""
@@ -168,6 +183,7 @@ class Appender:
         segment = SegmentName(previous.sequence + 1, last_index + 1)
         self._files.append((segment, file))
         self._offset = 0
+        self._size = None
         self._handed_over = HandedOver(0)
         self.add_header(hard_state)
         self.sync()
