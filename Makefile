@@ -6,11 +6,12 @@ BIN    := $(VENV)/bin
 DEMO_READY := $(VENV)/.demo-ready
 READY      := $(VENV)/.test-ready
 
-.PHONY: demo test integration check format dist clean help
+.PHONY: demo test fuzz integration check format dist clean help
 
 help:
 	@echo "make demo         three nodes, killed while you watch; nothing acknowledged is lost"
 	@echo "make test         the tests that need nothing but Python"
+	@echo "make fuzz         INPUTS=1000000 of them, made up, to the readers; stops at a failure"
 	@echo "make integration  the tests beside other software, and the long ones"
 	@echo "make check        types and lint"
 	@echo "make dist         wheel and sdist into dist/"
@@ -34,6 +35,10 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+INPUTS ?= 1000000
+fuzz: $(READY)
+	PYTHONPATH=.:tests $(BIN)/python -m fuzzing --inputs $(INPUTS)
 
 integration: $(READY)
 	bash integration/run.sh $(BIN)

@@ -5,19 +5,29 @@ set -u
 bin=$1
 shift
 
-packages="etcd-server etcd-client"
-if ! command -v etcd >/dev/null || ! command -v etcdctl >/dev/null; then
-  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-    echo "installing $packages"
-    apt-get update -qq &&
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
-    # The package starts a server of its own; the tests start theirs.
-    command -v systemctl >/dev/null && systemctl stop etcd 2>/dev/null
-  fi
+packages=""
+command -v etcd >/dev/null && command -v etcdctl >/dev/null || packages="etcd-server etcd-client"
+command -v go >/dev/null || packages="$packages golang-go"
+if [ -n "$packages" ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+  echo "installing $packages"
+  apt-get update -qq &&
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+  # The package starts a server of its own; the tests start theirs.
+  command -v systemctl >/dev/null && systemctl stop etcd 2>/dev/null
 fi
 for program in etcd etcdctl; do
-  command -v "$program" >/dev/null || echo "missing: $program (Debian packages: $packages)"
+  command -v "$program" >/dev/null ||
+    echo "missing: $program (Debian packages: etcd-server etcd-client)"
 done
+# etcd's own packages, beside which raftwal is tested, say which go they need.
+wanted=$(sed -n 's/^go //p' integration/etcd/go.mod)
+found=$(command -v go >/dev/null && GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//')
+if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+  echo "missing: go >= $wanted (there is ${found:-none}; Debian package: golang-go, perhaps too old)"
+fi
+# Only where there is a wheel: to build it takes a compiler of its own, and long.
+"$bin/pip" install --quiet --disable-pip-version-check --only-binary :all: 'atheris>=2.3' ||
+  echo "missing: atheris (no wheel for this Python); the fuzzing runs without its guidance"
 [ "$(id -u)" = 0 ] || echo "missing: root, to mount a small file system that can be filled"
 
 exec "$bin/pytest" integration -o timeout=900 -s "$@"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from directories import FIRST_SEGMENT, Frames
 from watched_disk import Inline, WatchedDisk
 
+import raftwal
 from raftwal import (
+    WAL,
     ConfState,
     Entry,
     HardState,
@@ -13,7 +16,9 @@ from raftwal import (
     Snapshot,
     SnapshotMetadata,
 )
-from raftwal.errors import InvalidEntryError, InvalidSnapshotError
+from raftwal.errors import EntryGapError, InvalidEntryError, InvalidSnapshotError
+from raftwal.wire.frames import ENTRY
+from raftwal.wire.messages import encode_entry
 
 CONF_STATE = ConfState(voters=(1,))
 SETTINGS = {"segment_bytes": 2000, "keep_segments": 1, "keep_snapshots": 1}
@@ -144,3 +149,25 @@ def test_a_snapshot_that_no_file_can_hold_is_refused(path, monkeypatch):
         storage.save_snapshot(Snapshot(SnapshotMetadata(5, 1), b"x" * 11))
     storage.save_snapshot(Snapshot(SnapshotMetadata(5, 1), b"x" * 10))
     storage.close()
+
+
+def test_the_log_of_a_node_that_was_sent_a_snapshot_at_once_is_sound(path):
+    """As that of an etcd member that joins: its first entry is far from the beginning."""
+    with open_storage(path) as storage:
+        storage.save_snapshot(received(30))
+        storage.save(HardState(1, 1, 30))
+        storage.save(HardState(1, 1, 31), [Entry(1, 31, b"x"), Entry(1, 32, b"y")])
+    report = raftwal.verify(path / "wal")
+    assert report.entries == 2
+    assert [snapshot.index for snapshot in report.snapshots][:2] == [0, 30]
+    # Still no log to start from without that snapshot.
+    with pytest.raises(EntryGapError), WAL.open_for_read(path / "wal") as reader:
+        reader.read_all()
+
+
+def test_a_gap_without_a_snapshot_in_it_is_no_sound_log(path):
+    frames = Frames().add_header().add(ENTRY, encode_entry(Entry(1, 31, b"x")))
+    path.mkdir()
+    frames.write(path / "wal" / FIRST_SEGMENT)
+    with pytest.raises(EntryGapError):
+        raftwal.verify(path / "wal")

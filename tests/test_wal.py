@@ -525,3 +525,13 @@ def test_a_log_that_failed_is_reopened_as_a_restart_would(log, wal, disk):
 def test_what_must_be_durable_before_a_message_leaves(state, count, is_promise):
     """Entries, a term, a vote; a commit index alone is no promise."""
     assert raftwal.must_sync(state, HardState(1, 2, 3), count) == is_promise
+
+
+def test_what_is_saved_behind_several_received_snapshots_can_be_read_back(tmp_path):
+    """Writer and reader keep one history: what the one accepts the other does, too."""
+    with WAL.create(tmp_path / "log", segment_bytes=1 << 16) as wal:
+        wal.save(HardState(1, 1, 0), entries(1, 3))
+        wal.save_snapshot(SnapshotMetadata(10, 5))
+        wal.save_snapshot(SnapshotMetadata(8, 7))
+        wal.save(HardState(5, 1, 3))
+    assert read(tmp_path / "log").hard_state == HardState(5, 1, 3)

@@ -55,7 +55,6 @@ def check_hard_state(
     state: HardState,
     entries: Sequence[Entry],
     last_state: HardState,
-    last_index: int,
     terms: TermHistory,
 ) -> None:
     """Raises `InvalidEntryError` unless ``state`` can follow ``last_state`` and the entries."""
@@ -64,7 +63,7 @@ def check_hard_state(
     for name, value in zip(state._fields, state, strict=True):
         check_uint64(name, value)
     lowest = max(last_state.term, terms.replacing_term)
-    if entries and entries[0][1] <= last_index:
+    if entries and terms.replaces(entries[0][1]):
         lowest = max(lowest, entries[-1][0])
     if state.term < lowest:
         raise InvalidEntryError(f"a hard state of term {state.term} after term {lowest}")

@@ -45,14 +45,16 @@ def verify(
 ) -> VerifyReport:
     """Read the log from ``snapshot``, or its beginning, and check every record.
 
-    Reads only, and takes no lock.  A torn tail is reported, not raised.
+    Reads only, and takes no lock.  A torn tail is reported, not raised.  The log of a
+    node that was sent a snapshot by a peer may begin with that: it is sound, although
+    no node can start from its beginning.
 
     Raises the subclasses of `CorruptionError`, `NotAWalError`, `ReadFailedError`.
     """
-    start = START_OF_LOG if snapshot is None else snapshot
+    index = START_OF_LOG.index if snapshot is None else snapshot.index
     directory = os.fspath(path)
-    segments = segments_from(directory, list_segments(fs, directory), start.index)
-    contents, _ = read_log(fs, directory, segments, start)
+    segments = segments_from(directory, list_segments(fs, directory), index)
+    contents, _ = read_log(fs, directory, segments, snapshot)
     return VerifyReport(
         len(segments),
         len(contents.entries),

@@ -18,6 +18,7 @@ from raftwal.fs import DISK, File, FileSystem, make_directories
 from raftwal.metrics import NO_WAL_METRICS, WALMetrics
 from raftwal.model import (
     EMPTY_HARD_STATE,
+    MAX_UINT64,
     START_OF_LOG,
     Entry,
     HardState,
@@ -295,7 +296,7 @@ class WAL:
             return
         check_entries(entries, self._last_index, self._terms)
         if state is not None:
-            check_hard_state(state, entries, self._hard_state, self._last_index, self._terms)
+            check_hard_state(state, _without_index_0(entries), self._hard_state, self._terms)
         with appender.final_if_it_fails():
             self._append(appender, state, entries)
 
@@ -312,15 +313,17 @@ class WAL:
             records.append((HARD_STATE, encode_hard_state(state)))
         appender.add_all(records)
         if entries:
-            self._terms.write_all(entries)
-            self._last_index = entries[-1][1]
+            if logged := _without_index_0(entries):
+                self._terms.write_all(logged)
+                self._last_index = logged[-1][1]
             self._metrics.entries.inc(len(entries))
             self._metrics.last_index.set(self._last_index)
         if state is not None:
             self._hard_state = self._synced_state = state
             self._metrics.term.set(state.term)
             self._metrics.commit_index.set(state.commit)
-        if appender.is_full:
+        if appender.is_full and self._last_index < MAX_UINT64:
+            # Behind the highest index there is, a segment could not be named: this one grows.
             # As etcd does: the save at hand is made durable by the cut itself.
             appender.cut(self._last_index, self._hard_state)
         elif is_promise:
@@ -335,7 +338,7 @@ class WAL:
         check_snapshot_metadata(snapshot)
         with appender.final_if_it_fails():
             appender.add(SNAPSHOT, encode_snapshot_record(snapshot))
-            self._terms.write_snapshot(snapshot.index, snapshot.term, self._last_index)
+            self._terms.write_snapshot(snapshot.index, snapshot.term)
             self._last_index = max(self._last_index, snapshot.index)
             appender.sync()
         self._metrics.last_index.set(self._last_index)
@@ -400,6 +403,11 @@ class WAL:
             raise NotReadYetError("the log was not read yet", path=self._directory)
         self._appender.check_usable()
         return self._appender
+
+
+def _without_index_0(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """What a reader will find of them: an entry at index 0 is nothing to it."""
+    return entries[1:] if entries and entries[0][1] == 0 else entries
 
 
 def _check_free(fs: FileSystem, directory: str) -> None:

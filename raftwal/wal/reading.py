@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -134,6 +133,7 @@ class _Interpreter:
         self._hard_state = EMPTY_HARD_STATE
         self._entries: list[Entry] = []
         self._snapshots: list[SnapshotMetadata] = []
+        self._snapshot_indexes: set[int] = set()
         self._snapshot_segments: list[str] = []
         self._start_found = False
         self._term_logged_at_start: int | None = None
@@ -162,6 +162,9 @@ class _Interpreter:
     def entry_record(self, data: bytes | None) -> None:
         entry = decode_entry(data or b"")
         index = entry.index
+        if index == 0:
+            # Nothing stands at index 0; etcd writes such entries in its tests, and skips them.
+            return
         lowest = self._terms.at(index - 1)
         if entry.term < lowest:
             raise self.placed(
@@ -169,9 +172,6 @@ class _Interpreter:
             )
         self._terms.write(index, entry.term)
         self._last_written_index = index
-        if index == 0:
-            # Nothing stands at index 0; etcd writes such entries in its tests, and skips them.
-            return
         if self._base is None or self._jumps_over_snapshot(index):
             self._base = index - 1
             self._entries.clear()
@@ -203,7 +203,7 @@ class _Interpreter:
         if self._start is not None or self._base is None:
             return False
         is_gap = index > self._base + len(self._entries) + 1
-        return is_gap and any(snapshot.index == index - 1 for snapshot in self._snapshots)
+        return is_gap and index - 1 in self._snapshot_indexes
 
     def hard_state_record(self, data: bytes | None) -> None:
         state = decode_hard_state(data or b"")
@@ -220,8 +220,9 @@ class _Interpreter:
     def snapshot_record(self, data: bytes | None) -> None:
         snapshot = decode_snapshot_record(data or b"")
         self._snapshots.append(snapshot)
-        self._snapshot_segments.append(os.path.basename(self._stream.position.path))
-        self._terms.write_snapshot(snapshot.index, snapshot.term, self._last_written_index)
+        self._snapshot_indexes.add(snapshot.index)
+        self._snapshot_segments.append(self._stream.segment)
+        self._terms.write_snapshot(snapshot.index, snapshot.term)
         self._note_index(snapshot.index)
         start = self._start
         if start is None or snapshot.index != start.index:

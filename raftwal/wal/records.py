@@ -71,6 +71,8 @@ class RecordStream:
         what zeros in the log may have swallowed."""
         self.hard_state: HardState = EMPTY_HARD_STATE
         """The last hard state read so far, as the caller keeps it: evidence, too."""
+        self.segment = ""
+        """The name of the segment that is being read."""
         self.position = Position(directory, 0)
         """Where the record handed out last begins."""
         self.end = Position(directory, 0)
@@ -81,7 +83,8 @@ class RecordStream:
 
     def __iter__(self) -> Iterator[Record]:
         for number, segment in enumerate(self._segments):
-            path = os.path.join(self._directory, str(segment))
+            self.segment = str(segment)
+            path = os.path.join(self._directory, self.segment)
             is_last = number == len(self._segments) - 1
             data = read_segment(self._fs, path)
             self._header = _FIRST_HEADER if segment.sequence == 0 else _HEADER
@@ -200,6 +203,14 @@ class RecordStream:
             return record
         if not (is_last and _has_zero_sector(data, start, end)):
             raise _placed(error, path, offset)
+        if stated_end(data, start, self.crc) not in (None, end):
+            # A wrong length takes in what follows, zeros and all.
+            raise RecordLengthError(
+                f"a record of {end - start} bytes; but the record that begins there is whole "
+                "and of another length",
+                path=path,
+                offset=offset,
+            )
         changed = changed_byte(self.crc, data, start, end)
         if changed is not None and not _is_in_zero_sector(data, changed, start, end):
             # Zeros that belong to the record are not what is wrong with it.
@@ -254,6 +265,14 @@ class RecordStream:
         if not is_last:
             raise ZeroedDataError(
                 "zeros, with more data beyond them, in a segment that is not the last",
+                path=path,
+                offset=offset,
+            )
+        start = offset + LENGTH_FIELD_BYTES
+        if start % SECTOR_BYTES and stated_end(data, start, self.crc) is not None:
+            # In one sector with it: neither is there without the other.
+            raise RecordLengthError(
+                "a record of 0 bytes; but the record that begins there is whole",
                 path=path,
                 offset=offset,
             )

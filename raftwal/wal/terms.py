@@ -17,6 +17,7 @@ class TermHistory:
         self._starts: list[int] = []
         self._terms: list[int] = []
         self._last = 0
+        self._end = 0
         self.replacing_term = 0
         """The highest term of an entry that replaced another.
 
@@ -31,11 +32,15 @@ class TermHistory:
         run = bisect_right(self._starts, index) - 1
         return self._terms[run] if run >= 0 else 0
 
+    def replaces(self, index: int) -> bool:
+        """Whether an entry at ``index`` would take the place of what was written last."""
+        return index <= self._last
+
     def write(self, index: int, term: int) -> None:
         """Note an entry, which replaces what was at its index and after it."""
-        if index <= self._last:
+        if self.replaces(index):
             self.replacing_term = max(self.replacing_term, term)
-        self._last = index
+        self._last = self._end = index
         while self._starts and self._starts[-1] >= index:
             self._starts.pop()
             self._terms.pop()
@@ -51,13 +56,15 @@ class TermHistory:
             if term != last_term:
                 self.write(index, term)
                 last_term = term
-        self._last = index
+        self._last = self._end = index
 
-    def write_snapshot(self, index: int, term: int, last_index: int) -> None:
+    def write_snapshot(self, index: int, term: int) -> None:
         """Note a snapshot: one that is ahead of the log, or contradicts it downwards.
 
         Where a received snapshot and the log disagree, what follows is the leader's,
         whose entry at ``index`` has the snapshot's term.
         """
-        if index > last_index or term < self.at(index):
+        end = self._end
+        if index > end or term < self.at(index):
             self.write(index, term)
+        self._end = max(end, index)

@@ -113,7 +113,8 @@ def decode_record(buffer: bytes, start: int, end: int) -> Record:
                 if position == end:
                     return _checked(record_type, crc, None)
                 if buffer[position] == 0x1A:
-                    length, position = decode_varint(buffer, position + 1, end)
+                    # protobuf takes no length of more than five bytes.
+                    length, position = decode_varint(buffer, position + 1, min(end, position + 6))
                     if position + length == end:
                         return _checked(record_type, crc, buffer[position:end])
     except (ValueError, IndexError):

@@ -81,7 +81,8 @@ def _decode_usual_entry(data: bytes) -> Entry:
         return Entry(term, index, None, entry_type)
     if data[position] != 0x22:
         raise ValueError
-    length, position = decode_varint(data, position + 1, end)
+    # protobuf takes no length of more than five bytes.
+    length, position = decode_varint(data, position + 1, min(end, position + 6))
     if position + length != end:
         raise ValueError
     return Entry(term, index, data[position:], entry_type)
@@ -98,8 +99,28 @@ def encode_hard_state(state: HardState) -> bytes:
 
 def decode_hard_state(data: bytes) -> HardState:
     """Raises `RecordFormatError`."""
+    try:
+        return _decode_usual_hard_state(data)
+    except (ValueError, IndexError):
+        pass
     message = parse(PbHardState, data)
     return HardState(message.term, message.vote, message.commit)
+
+
+def _decode_usual_hard_state(data: bytes) -> HardState:
+    end = len(data)
+    if data[0] != 0x08:
+        raise ValueError
+    term, position = decode_varint(data, 1, end)
+    if data[position] != 0x10:
+        raise ValueError
+    vote, position = decode_varint(data, position + 1, end)
+    if data[position] != 0x18:
+        raise ValueError
+    commit, position = decode_varint(data, position + 1, end)
+    if position != end:
+        raise ValueError
+    return HardState(term, vote, commit)
 
 
 def encode_conf_state(conf_state: ConfState) -> bytes:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, unknown_fields
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from raftwal.errors import RecordFormatError
+from raftwal.wire.varint import decode_varint
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 
@@ -134,8 +135,36 @@ PbIdentity = _message_class("raftwal.wal.Identity")
 PbPySyncObjSnapshot = _message_class("raftwal.wal.PySyncObjSnapshot")
 
 
+_Shape = dict[int, "str | _Shape"]
+"""What follows each key (number and wire type) that a message may have: a type's name, or
+a message."""
+
+
+def _shapes() -> dict[str, _Shape]:
+    shapes: dict[str, _Shape] = {}
+    for package, _, messages in FILES.values():
+        for message_name, fields in messages.items():
+            shape = shapes[f"{package}.{message_name}"] = {}
+            for number, _, type_name, repeated in fields:
+                if type_name.startswith("."):
+                    shape[number << 3 | _LENGTH] = shapes[type_name[1:]]
+                elif type_name in ("bytes", "string"):
+                    shape[number << 3 | _LENGTH] = type_name
+                else:
+                    shape[number << 3] = type_name
+                    if repeated:
+                        shape[number << 3 | _LENGTH] = "packed"
+    return shapes
+
+
+# The wire type of what begins with its length; that of a number is 0.
+_LENGTH = 2
+_SHAPES = _shapes()
+
+
 def parse(message_class: Any, data: bytes) -> Any:
-    """Parse ``data`` strictly: a field that the schema does not have is an error.
+    """Parse ``data`` strictly: a field that the schema does not have is an error, and so is
+    text that is not UTF-8.
 
     A checksum does not cover a record's type, so a flipped bit can present an entry
     as a hard state.  Unknown fields are what gives that away.
@@ -143,21 +172,42 @@ def parse(message_class: Any, data: bytes) -> Any:
     Raises `RecordFormatError`, without a place: the caller knows that.
     """
     message = message_class()
+    descriptor = message_class.DESCRIPTOR
     try:
         message.ParseFromString(data)
     except Exception as error:  # protobuf's backends raise different types
-        raise RecordFormatError(
-            f"bytes that are not a {message_class.DESCRIPTOR.name} message"
-        ) from error
-    if _has_unknown_fields(message):
-        raise RecordFormatError(f"a {message_class.DESCRIPTOR.name} message with unknown fields")
+        raise RecordFormatError(f"bytes that are not a {descriptor.name} message") from error
+    what = _outside_schema(_SHAPES[descriptor.full_name], data, 0, len(data))
+    if what is not None:
+        raise RecordFormatError(f"a {descriptor.name} message with {what}")
     return message
 
 
-def _has_unknown_fields(message: Any) -> bool:
-    if len(unknown_fields.UnknownFieldSet(message)):
-        return True
-    for field, value in message.ListFields():
-        if field.message_type is not None and _has_unknown_fields(value):
-            return True
-    return False
+def _outside_schema(shape: _Shape, data: bytes, position: int, end: int) -> str | None:
+    """What a message that parses has beyond its declaration, or ``None``.
+
+    protobuf's own list of unknown fields takes a hundred times the bytes that they have.
+    """
+    while position < end:
+        key, position = decode_varint(data, position, end)
+        kind = shape.get(key)
+        if kind is None:
+            return "unknown fields"
+        if key & 7 != _LENGTH:
+            while data[position] & 0x80:
+                position += 1
+            position += 1
+            continue
+        length, position = decode_varint(data, position, end)
+        what = None
+        if kind == "string":
+            try:
+                data[position : position + length].decode()
+            except UnicodeDecodeError:
+                what = "text that is not UTF-8"
+        elif not isinstance(kind, str):
+            what = _outside_schema(kind, data, position, position + length)
+        if what is not None:
+            return what
+        position += length
+    return None
