@@ -78,6 +78,17 @@ class SimulatedDisk:
         """What one power cut, or crash of the system, now would leave; drawn from ``seed``."""
         return self._left(_Drawn(random.Random(seed)))
 
+    def after_kill(self) -> SimulatedDisk:
+        """What a process finds that is started where another was killed: all that was written,
+        no more durable than it was, and no locks.  The old disk is off from here on.
+        """
+        left = SimulatedDisk(self.seed, capacity=self.capacity)
+        left.faults = self.faults
+        left._root = self._root
+        left._root.unlock_all()
+        self.cut_power()
+        return left
+
     def outcomes(self, most: int) -> Iterator[SimulatedDisk]:
         """What a power cut now may leave: every outcome where there are at most ``most``,
         else nothing of what is pending, all of it, and others drawn from the seed.
@@ -297,14 +308,22 @@ class _SimulatedFile:
     def write(self, offset: int, data: bytes) -> None:
         disk, inode = self._disk, self._inode
 
-        def write_part() -> None:
-            inode.write(offset, data[: disk._random.randrange(len(data) + 1)])
+        def write_up_to(end: int) -> None:
+            # A kernel writes page by page, so what is short ends with one; or, unkinder,
+            # with a sector.
+            part = data[: max(0, end - end % SECTOR_BYTES - offset)]
+            if part:
+                inode.write(offset, part)
 
-        disk._begin("write", self.path, write_part)
+        disk._begin(
+            "write",
+            self.path,
+            lambda: write_up_to(disk._random.randrange(offset, offset + len(data) + 1)),
+        )
         room = disk._room()
         grows = offset + len(data) - len(inode.content)
         if room is not None and grows > room:
-            inode.write(offset, data[: max(0, len(data) - (grows - room))])
+            write_up_to(offset + len(data) - (grows - room))
             raise _error(errno.ENOSPC, self.path)
         inode.write(offset, data)
 

@@ -73,9 +73,20 @@ class Inode:
             self._versions.setdefault(number, []).append(version.ljust(SECTOR_BYTES, b"\0"))
 
     def sync(self) -> None:
-        """Make all of it durable."""
-        self.durable = bytes(self.content)
-        self._forget()
+        """Make durable what was changed since the last sync, failed or not."""
+        durable = bytearray(self.durable)
+        for number in self._versions:
+            start = number * SECTOR_BYTES
+            sector = self.content[start : start + SECTOR_BYTES]
+            durable += bytes(max(0, start - len(durable)))
+            durable[start : start + SECTOR_BYTES] = sector
+        if self._sizes:
+            size = len(self.content)
+            durable += bytes(max(0, size - len(durable)))
+            del durable[size:]
+        self.durable = bytes(durable)
+        self._sizes.clear()
+        self._versions.clear()
 
     def lose(self) -> None:
         """A sync failed: the kernel takes the pages for clean, and never writes them again.
@@ -83,9 +94,6 @@ class Inode:
         What is read stays as it is until a crash; the next sync reports success and does
         nothing for them (Rebello et al., USENIX ATC 2020, section 3).
         """
-        self._forget()
-
-    def _forget(self) -> None:
         self._sizes.clear()
         self._versions.clear()
 
@@ -155,6 +163,14 @@ class Directory:
         """Make the names durable; not what they stand for."""
         self._durable = dict(self.names)
         self._changes.clear()
+
+    def unlock_all(self) -> None:
+        """Nobody holds a lock on anything below."""
+        for node in self.names.values():
+            if isinstance(node, Directory):
+                node.unlock_all()
+            else:
+                node.lock_holder = None
 
     def sync_all(self) -> None:
         """Make everything below durable."""
