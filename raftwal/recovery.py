@@ -22,7 +22,8 @@ from raftwal.metrics import StorageMetrics
 from raftwal.model import START_OF_LOG, Entry, HardState, Snapshot
 from raftwal.snapshots import Snapshotter
 from raftwal.wal.checking import RepairReport, repair
-from raftwal.wal.log import WAL, lock_segments
+from raftwal.wal.creation import lock_segments
+from raftwal.wal.log import WAL
 from raftwal.wal.reading import LogContents, read_whole_log
 from raftwal.wal.segments import SegmentName, is_empty_directory, list_segments
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 
 from raftwal.errors import (
     ClosedError,
-    LockedError,
     NotReadYetError,
     WriteFailedError,
 )
 from raftwal.events import log
-from raftwal.fs import DISK, File, FileSystem, make_directories
+from raftwal.fs import DISK, File, FileSystem
 from raftwal.metrics import NO_WAL_METRICS, WALMetrics
 from raftwal.model import (
     EMPTY_HARD_STATE,
@@ -32,17 +30,17 @@ from raftwal.wal.admission import (
     check_snapshot_metadata,
 )
 from raftwal.wal.appending import Appender
+from raftwal.wal.creation import create_log, lock_segments
 from raftwal.wal.reading import LogContents, LogEnd, WALReader, read_log
 from raftwal.wal.segments import (
     DEFAULT_SEGMENT_BYTES,
     SegmentName,
-    is_empty_directory,
     is_wal_directory,
     list_segments,
     segments_from,
 )
 from raftwal.wal.terms import TermHistory
-from raftwal.wire.frames import CRC, ENTRY, HARD_STATE, METADATA, SNAPSHOT, encode_frame, extend_crc
+from raftwal.wire.frames import ENTRY, HARD_STATE, SNAPSHOT
 from raftwal.wire.messages import encode_entry, encode_hard_state, encode_snapshot_record
 
 
@@ -105,40 +103,10 @@ class WAL:
         # Absolute: the application may change its directory while the log is open.
         directory = os.path.abspath(path)
         check_settings(segment_bytes, metadata)
-        _check_free(fs, directory)
-        parent = os.path.dirname(directory)
-        in_making = f"{directory}.tmp"
-        segment = SegmentName(0, 0)
-        crc, header = _first_header(metadata)
-        file: File | None = None
-        made = in_making
-        try:
-            make_directories(fs, parent)
-            if fs.exists(in_making):
-                fs.remove_tree(in_making)
-            fs.make_directory(in_making)
-            file = fs.create(os.path.join(in_making, str(segment)))
-            if not file.try_lock():
-                raise LockedError("the log being made is locked", path=file.path)
-            file.allocate(segment_bytes)
-            file.write(0, header)
-            file.sync()
-            fs.sync_directory(in_making)
-            fs.rename(in_making, directory)
-            made = directory
-            fs.sync_directory(parent)
-        except OSError as error:
-            if file is not None:
-                file.close()
-            # Under its final name too: opened later, it would pass for a durable one.
-            with contextlib.suppress(OSError):
-                fs.remove_tree(made)
-            raise WriteFailedError(
-                f"cannot create the log: {error.strerror or error}", path=directory
-            ) from error
-        file.path = os.path.join(directory, str(segment))
-        wal = cls(fs, directory, [(segment, file)], START_OF_LOG, segment_bytes, metrics, executor)
-        wal._start_appending(metadata, len(header), crc)
+        made = create_log(fs, directory, metadata, segment_bytes)
+        files = [(made.name, made.file)]
+        wal = cls(fs, directory, files, START_OF_LOG, segment_bytes, metrics, executor)
+        wal._start_appending(metadata, made.offset, made.crc)
         log.info("wal_created", path=directory, segment_bytes=segment_bytes)
         return wal
 
@@ -408,50 +376,6 @@ class WAL:
 def _without_index_0(entries: Sequence[Entry]) -> Sequence[Entry]:
     """What a reader will find of them: an entry at index 0 is nothing to it."""
     return entries[1:] if entries and entries[0][1] == 0 else entries
-
-
-def _check_free(fs: FileSystem, directory: str) -> None:
-    if fs.exists(directory) and not is_empty_directory(fs, directory):
-        raise FileExistsError(f"a log, or something else, is already there: {directory}")
-
-
-def _first_header(metadata: bytes | None) -> tuple[int, bytes]:
-    crc = 0
-    frames = [encode_frame(CRC, None, crc)]
-    for record_type, data in (
-        (METADATA, metadata),
-        (SNAPSHOT, encode_snapshot_record(START_OF_LOG)),
-    ):
-        if data is not None:
-            crc = extend_crc(crc, data)
-        frames.append(encode_frame(record_type, data, crc))
-    return crc, b"".join(frames)
-
-
-def lock_segments(
-    fs: FileSystem, directory: str, segments: list[SegmentName]
-) -> list[tuple[SegmentName, File]]:
-    """Open segments to write, each with its exclusive lock.
-
-    Raises `LockedError` or `WriteFailedError`, holding nothing.
-    """
-    files: list[tuple[SegmentName, File]] = []
-    try:
-        for segment in segments:
-            path = os.path.join(directory, str(segment))
-            file = fs.open(path)
-            files.append((segment, file))
-            if not file.try_lock():
-                raise LockedError("the log is open in another writer", path=path)
-    except BaseException as error:
-        for _, file in files:
-            file.close()
-        if isinstance(error, OSError) and not isinstance(error, LockedError):
-            raise WriteFailedError(
-                f"cannot open the log to write: {error.strerror or error}", path=directory
-            ) from error
-        raise
-    return files
 
 
 def wal_exists(path: str | os.PathLike[str], *, fs: FileSystem = DISK) -> bool:
