@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Generator
 
 import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure what the servers wrote, for every fixture that has ``logs``."""
+    report = yield
+    if report.failed:
+        for name, fixture in getattr(item, "funcargs", {}).items():
+            if hasattr(fixture, "logs"):
+                report.sections.append((f"logs of {name}", fixture.logs()))
+    return report
 
 
 def missing(what: str) -> None:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import shutil
 
+import etcd_member
 import pytest
 from etcd_server import EtcdServer
 
 import raftwal
-from raftwal import WAL, HardState, Snapshotter
+from raftwal import WAL, HardState
 
 
 @pytest.fixture
 def server(tmp_path):
-    made = EtcdServer(tmp_path / "etcd")
+    made = EtcdServer(tmp_path)
     yield made
     made.kill()
 
 
 def fill(server: EtcdServer) -> dict[str, str]:
-    """Puts and deletes, enough for a snapshot (one in every hundred entries)."""
+    """Puts and deletes, enough for a snapshot (one in every fifty entries)."""
     expected = {}
     for number in range(130):
         server.put(f"key{number % 60}", f"value{number}")
@@ -30,25 +31,18 @@ def fill(server: EtcdServer) -> dict[str, str]:
     return expected
 
 
-def read(data_dir):
-    member = data_dir / "member"
-    snapshot = Snapshotter(member / "snap").load_newest(raftwal.valid_snapshots(member / "wal"))
-    log = WAL.open_for_read(member / "wal", snapshot.metadata).read_all()
-    return snapshot, log
-
-
 def test_raftwal_reads_what_a_killed_etcd_server_left(server):
     server.start()
     fill(server)
     status = server.status()
     server.kill()
-    snapshot, log = read(server.data_dir)
+    snapshot, log = etcd_member.read_member(server.member_dir)
     assert snapshot.metadata.index >= 100
     assert log.entries[0].index == snapshot.metadata.index + 1
-    assert log.entries[-1].index == status["raftIndex"]
-    assert log.hard_state.term == status["raftTerm"]
-    assert log.hard_state.vote == int(status["header"]["member_id"])
-    report = raftwal.verify(server.data_dir / "member" / "wal")
+    assert log.entries[-1].index == status.commit
+    assert log.hard_state.term == status.term
+    assert log.hard_state.vote == status.member_id
+    report = raftwal.verify(server.wal_dir)
     assert report.torn_tail is None
     assert any(b"value129" in (entry.data or b"") for entry in log.entries)
 
@@ -58,27 +52,27 @@ def test_etcd_starts_from_a_log_that_raftwal_wrote_and_serves_what_is_in_it(serv
     expected = fill(server)
     server.kill()
 
-    whole = WAL.open_for_read(server.data_dir / "member" / "wal").read_all()
+    whole = WAL.open_for_read(server.wal_dir).read_all()
     server.data_dir.rename(tmp_path / "original")
-    (server.data_dir / "member").mkdir(parents=True, mode=0o700)
+    server.member_dir.mkdir(parents=True, mode=0o700)
     server.data_dir.chmod(0o700)
-    shutil.copytree(tmp_path / "original/member/snap", server.data_dir / "member/snap")
+    shutil.copytree(tmp_path / "original/member/snap", server.snap_dir)
     # The backend goes too: etcd has to rebuild it from the log alone.
-    snapshots = list((server.data_dir / "member/snap").iterdir())
+    snapshots = list((server.snap_dir).iterdir())
     for path in snapshots:
         path.unlink()
-    with WAL.create(server.data_dir / "member" / "wal", whole.metadata, segment_bytes=8192) as wal:
+    with WAL.create(server.wal_dir, whole.metadata, segment_bytes=8192) as wal:
         state = whole.hard_state
         for start in range(0, len(whole.entries), 7):
             batch = whole.entries[start : start + 7]
             wal.save(HardState(state.term, state.vote, batch[-1].index), batch)
-    assert len(list((server.data_dir / "member/wal").glob("*.wal"))) > 1
+    assert len(server.segments()) > 1
 
     server.start()
     assert server.everything() == expected
     server.put("after", "written by etcd behind raftwal's entries")
     server.kill()
-    log = WAL.open_for_read(server.data_dir / "member" / "wal").read_all()
+    log = WAL.open_for_read(server.wal_dir).read_all()
     assert len(log.entries) > len(whole.entries)
     assert log.entries[: len(whole.entries)] == whole.entries
 
@@ -88,12 +82,12 @@ def test_etcd_goes_on_where_raftwal_appended_to_its_own_log(server):
     server.start()
     expected = fill(server)
     server.kill()
-    snapshot, log = read(server.data_dir)
+    snapshot, log = etcd_member.read_member(server.member_dir)
     last = log.entries[-1].index
-    with WAL.open(server.data_dir / "member" / "wal", snapshot.metadata) as wal:
+    with WAL.open(server.wal_dir, snapshot.metadata) as wal:
         wal.read_all()
         state = log.hard_state
         wal.save(HardState(state.term + 1, 0, last))
     server.start()
     assert server.everything() == expected
-    assert server.status()["raftTerm"] > state.term
+    assert server.status().term > state.term

@@ -233,6 +233,50 @@ def test_a_damaged_length_field_before_a_whole_record_is_no_torn_write(tmp_path,
     assert caught.value.offset == last
 
 
+@pytest.mark.parametrize("behind", [0, 1, 8])
+@pytest.mark.parametrize("bit", range(64))
+def test_any_flipped_bit_of_a_length_field_is_found(tmp_path, bit, behind):
+    """One that is too large takes in the records behind it, and the zeros behind those, as a
+    torn record has them; one of zero says that the log ends."""
+    values = [Entry(1, index, b"data") for index in range(1, 3 + behind)]
+    at = damaged(tmp_path / "shorter", values[:2], lambda data, last: None)
+
+    def change(data, last):
+        data[at + bit // 8] ^= 1 << bit % 8
+
+    damaged(tmp_path / "log", values, change)
+    before = contents_of(tmp_path / "log")
+    for way in (read, raftwal.verify, raftwal.repair, open_to_append):
+        with pytest.raises(CorruptionError) as caught:
+            way(tmp_path / "log")
+        assert caught.value.offset == at
+    assert contents_of(tmp_path / "log") == before
+
+
+@pytest.mark.parametrize("size", [0, 1, 17, 1000])
+def test_a_length_of_zero_in_one_sector_with_its_record_is_no_end_of_the_log(tmp_path, size):
+    def change(data, last):
+        data[last : last + 8] = bytes(8)
+
+    values = [Entry(1, 1, b"a"), Entry(1, 2, b"b" * size)]
+    last = damaged(tmp_path / "log", values, change)
+    with pytest.raises(RecordLengthError) as caught:
+        read(tmp_path / "log")
+    assert caught.value.offset == last
+
+
+def test_a_length_of_zero_at_the_end_of_a_sector_is_the_end_of_the_log(tmp_path):
+    """A torn write may have left all but the sector in which it began."""
+
+    def change(data, last):
+        assert last % SECTOR == SECTOR - 8
+        data[last : last + 8] = bytes(8)
+
+    values = [Entry(1, 1, b"a" * 410), Entry(1, 2, b"b")]
+    damaged(tmp_path / "log", values, change)
+    assert read(tmp_path / "log").entries == values[:1]
+
+
 @pytest.mark.parametrize("missing", range(1, 40))
 def test_a_file_that_ends_in_its_last_record_has_a_torn_tail(tmp_path, missing):
     """Also when only padding is missing: the length field is right."""
