@@ -30,18 +30,26 @@ def promise_log(path: str):
     return lambda **promise: os.write(fd, json.dumps(promise).encode() + b"\n")
 
 
+def write_down(log, transport, node, message) -> None:
+    """The promise in a message that is about to leave, if there is one in it."""
+    kind = message["type"]
+    if kind == "request_vote":
+        log(vote_in=message["term"], vote_for=transport._selfNode.id)
+    elif kind == "response_vote":
+        log(vote_in=message["term"], vote_for=node.id)
+    elif kind == "next_node_idx" and message["success"]:
+        log(
+            acknowledged=message["next_node_idx"] - 1,
+            term=transport._syncObj.raftCurrentTerm,
+        )
+    elif kind == "append_entries":
+        log(leads_in=message["term"])
+
+
 def transport_that_writes_down(log):
     class Recorded(TCPTransport):
         def send(self, node, message):
-            kind = message["type"]
-            if kind == "request_vote":
-                log(vote_in=message["term"], vote_for=self._selfNode.id)
-            elif kind == "response_vote":
-                log(vote_in=message["term"], vote_for=node.id)
-            elif kind == "next_node_idx" and message["success"]:
-                log(acknowledged=message["next_node_idx"] - 1, term=self._syncObj.raftCurrentTerm)
-            elif kind == "append_entries":
-                log(leads_in=message["term"])
+            write_down(log, self, node, message)
             return super().send(node, message)
 
     return Recorded
