@@ -8,6 +8,9 @@ shift
 packages=""
 command -v etcd >/dev/null && command -v etcdctl >/dev/null || packages="etcd-server etcd-client"
 command -v go >/dev/null || packages="$packages golang-go"
+command -v strace >/dev/null || packages="$packages strace"
+command -v mkfs.ext4 >/dev/null || packages="$packages e2fsprogs"
+command -v mount >/dev/null || packages="$packages mount"
 if [ -n "$packages" ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   echo "installing $packages"
   apt-get update -qq &&
@@ -15,9 +18,9 @@ if [ -n "$packages" ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; th
   # The package starts a server of its own; the tests start theirs.
   command -v systemctl >/dev/null && systemctl stop etcd 2>/dev/null
 fi
-for program in etcd etcdctl; do
-  command -v "$program" >/dev/null ||
-    echo "missing: $program (Debian packages: etcd-server etcd-client)"
+for program in etcd:etcd-server etcdctl:etcd-client strace:strace mkfs.ext4:e2fsprogs mount:mount; do
+  command -v "${program%:*}" >/dev/null ||
+    echo "missing: ${program%:*} (Debian package: ${program#*:})"
 done
 # etcd's own packages, beside which raftwal is tested, say which go they need.
 wanted=$(sed -n 's/^go //p' integration/etcd/go.mod)
@@ -28,6 +31,6 @@ fi
 # Only where there is a wheel: to build it takes a compiler of its own, and long.
 "$bin/pip" install --quiet --disable-pip-version-check --only-binary :all: 'atheris>=2.3' ||
   echo "missing: atheris (no wheel for this Python); the fuzzing runs without its guidance"
-[ "$(id -u)" = 0 ] || echo "missing: root, to mount a small file system that can be filled"
+[ "$(id -u)" = 0 ] || echo "missing: root, to mount file systems that can be filled and cut off"
 
 exec "$bin/pytest" integration -o timeout=900 -s "$@"

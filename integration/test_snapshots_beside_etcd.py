@@ -23,6 +23,7 @@ from raftwal.wire.messages import encode_snapshot
 
 drawn = settings(
     max_examples=int(os.environ.get("RAFTWAL_ETCD_SCRIPTS", "150")),
+    derandomize="RAFTWAL_ETCD_SCRIPTS" not in os.environ,
     deadline=None,
     database=None,
     print_blob=True,

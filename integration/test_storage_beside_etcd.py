@@ -1,7 +1,7 @@
 """`RaftStorage` answers what etcd's ``raft.MemoryStorage`` answers, after the same calls.
 
 Hypothesis draws what a Raft node may do to its storage, and questions with any index in
-them.  RAFTWAL_STORAGE_SCRIPTS histories, 60 by default; thousands by hand.
+them.  RAFTWAL_STORAGE_SCRIPTS histories, thousands by hand; without it the same 60 every time.
 """
 
 from __future__ import annotations
@@ -190,6 +190,7 @@ def perform(both: Both, kind: str, first: int, second: int) -> None:
 
 @settings(
     max_examples=HISTORIES,
+    derandomize="RAFTWAL_STORAGE_SCRIPTS" not in os.environ,
     deadline=None,
     database=None,
     print_blob=True,
