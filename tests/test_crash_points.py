@@ -170,7 +170,9 @@ def test_a_torn_tail_is_repaired_wherever_the_repair_is_cut_off(seed):
 
 def test_a_new_log_is_there_as_a_whole_or_not_at_all(seed):
     def create(disk):
-        return WAL.create(f"{NODE}/wal", b"m", fs=disk, executor=InlineExecutor())
+        return WAL.create(
+            f"{NODE}/wal", b"m", segment_bytes=2048, fs=disk, executor=InlineExecutor()
+        )
 
     whole = SimulatedDisk(seed)
     create(whole).close()
@@ -186,7 +188,9 @@ def test_a_new_log_is_there_as_a_whole_or_not_at_all(seed):
             pass
         for left in disk.outcomes(200):
             try:
-                WAL.open(f"{NODE}/wal", fs=left, executor=InlineExecutor()).read_all()
+                WAL.open(
+                    f"{NODE}/wal", segment_bytes=2048, fs=left, executor=InlineExecutor()
+                ).read_all()
             except FileNotFoundError:
                 assert not is_made, call
                 create(left).close()
