@@ -15,7 +15,6 @@ from directories import (
     read,
     segment_name,
 )
-from watched_disk import Inline
 
 import raftwal
 from raftwal import (
@@ -31,6 +30,7 @@ from raftwal import (
     Snapshotter,
     errors,
 )
+from raftwal.testing import InlineExecutor
 from raftwal.wire.frames import ENTRY, HARD_STATE, SNAPSHOT, encode_frame
 from raftwal.wire.messages import encode_entry, encode_hard_state, encode_snapshot_record
 
@@ -237,7 +237,7 @@ def test_padding_that_is_not_zero(log):
 
 
 def test_log_open_in_this_process(log):
-    with WAL.create(log, segment_bytes=4096, executor=Inline()) as wal:
+    with WAL.create(log, segment_bytes=4096, executor=InlineExecutor()) as wal:
         wal.save(None, entries(1, 3))
         before = contents_of(log)
         with pytest.raises(errors.LockedError) as caught:
@@ -338,7 +338,7 @@ def test_commit_beyond_the_log(tmp_path):
     ],
 )
 def test_save_that_is_refused_writes_nothing(log, hard_state, bad):
-    with WAL.create(log, segment_bytes=4096, executor=Inline()) as wal:
+    with WAL.create(log, segment_bytes=4096, executor=InlineExecutor()) as wal:
         wal.save(HardState(3, 7, 2), entries(1, 4, term=3))
         before = contents_of(log)
         with pytest.raises(errors.InvalidEntryError):
@@ -361,7 +361,7 @@ def test_save_that_is_refused_writes_nothing(log, hard_state, bad):
     ],
 )
 def test_snapshot_record_that_is_refused_writes_nothing(log, bad):
-    with WAL.create(log, segment_bytes=4096, executor=Inline()) as wal:
+    with WAL.create(log, segment_bytes=4096, executor=InlineExecutor()) as wal:
         before = contents_of(log)
         with pytest.raises(errors.InvalidEntryError):
             wal.save_snapshot(bad)

@@ -16,7 +16,7 @@ from directories import (
     read,
     segment_name,
 )
-from watched_disk import Inline, UnsyncedDisk, WatchedDisk
+from watched_disk import WatchedDisk
 
 import raftwal
 from raftwal import WAL, Entry, EntryType, HardState, RaftwalError, SnapshotMetadata
@@ -27,6 +27,7 @@ from raftwal.errors import (
     TornTailError,
     ZeroedDataError,
 )
+from raftwal.testing import InlineExecutor, UnsyncedDisk
 from raftwal.wire.frames import CRC, ENTRY, HARD_STATE, METADATA, SNAPSHOT
 from raftwal.wire.messages import encode_entry, encode_hard_state, encode_snapshot_record
 
@@ -103,7 +104,7 @@ class Case:
         self.directory.mkdir()
         self.segment = self.directory / FIRST_SEGMENT
         self.fs = UnsyncedDisk()
-        self.executor = Inline()
+        self.executor = InlineExecutor()
 
     def check(self, log, data, most, least=0, note=""):
         """Reading, opening to append and repairing give ``least`` to ``most`` records.

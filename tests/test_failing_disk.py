@@ -5,7 +5,7 @@ import os
 
 import pytest
 from directories import FIRST_SEGMENT, contents_of, entries, make_log, open_and_read, read
-from watched_disk import CHANGING_CALLS, Failing, Inline, WatchedDisk
+from watched_disk import CHANGING_CALLS, Failing, WatchedDisk
 
 import raftwal
 from raftwal import (
@@ -20,6 +20,7 @@ from raftwal import (
 )
 from raftwal.errors import RaftwalError, WriteFailedError
 from raftwal.fs import DiskFile
+from raftwal.testing import InlineExecutor
 
 ERRORS = pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
 
@@ -40,7 +41,9 @@ def run(wal):
 
 def calls_of_an_undisturbed_run(tmp_path):
     disk = WatchedDisk()
-    with WAL.create(tmp_path / "whole", segment_bytes=512, fs=disk, executor=Inline()) as wal:
+    with WAL.create(
+        tmp_path / "whole", segment_bytes=512, fs=disk, executor=InlineExecutor()
+    ) as wal:
         disk.calls.clear()
         assert len(run(wal)) == 20
         return [call for call, _ in disk.calls if call in CHANGING_CALLS]
@@ -54,7 +57,7 @@ def test_every_call_of_a_run_failing_once(tmp_path, error):
     for nth in range(1, len(calls) + 1):
         directory = tmp_path / f"log{nth}"
         disk = WatchedDisk()
-        wal = WAL.create(directory, segment_bytes=512, fs=disk, executor=Inline())
+        wal = WAL.create(directory, segment_bytes=512, fs=disk, executor=InlineExecutor())
         failing = disk.before = Failing(error, nth)
         acknowledged = run(wal)
         note = f"call {nth}: {failing.failed_at}"
@@ -148,7 +151,7 @@ def test_write_that_takes_nothing_does_not_loop(tmp_path, monkeypatch):
 def test_creation_that_fails_leaves_nothing(tmp_path, error):
     """Neither the log nor what it was made in; and then it can be made."""
     disk = WatchedDisk()
-    WAL.create(tmp_path / "whole", fs=disk, segment_bytes=512, executor=Inline()).close()
+    WAL.create(tmp_path / "whole", fs=disk, segment_bytes=512, executor=InlineExecutor()).close()
     before_ready = disk.calls.index(("create", "0.tmp"))
     count = sum(1 for call, _ in disk.calls[:before_ready] if call in CHANGING_CALLS)
     for nth in range(1, count + 1):
@@ -175,7 +178,7 @@ def test_opening_that_fails_is_final(tmp_path):
 def test_failed_preparation_is_retried_at_the_cut(tmp_path):
     """No space for the next segment yet: nothing was promised, so it is tried again."""
     disk = WatchedDisk(Failing(errno.ENOSPC, 2, calls=("allocate",)))
-    with WAL.create(tmp_path / "log", segment_bytes=512, fs=disk, executor=Inline()) as wal:
+    with WAL.create(tmp_path / "log", segment_bytes=512, fs=disk, executor=InlineExecutor()) as wal:
         assert len(run(wal)) == 20
         assert disk.before.failed_at == "allocate 0.tmp"
     assert open_and_read(tmp_path / "log").entries == entries(1, 20, size=100)
@@ -183,7 +186,7 @@ def test_failed_preparation_is_retried_at_the_cut(tmp_path):
 
 def test_no_space_at_the_cut_is_final(tmp_path):
     disk = WatchedDisk()
-    wal = WAL.create(tmp_path / "log", segment_bytes=512, fs=disk, executor=Inline())
+    wal = WAL.create(tmp_path / "log", segment_bytes=512, fs=disk, executor=InlineExecutor())
 
     def full(call, path, arguments):
         if call == "allocate":

@@ -15,11 +15,11 @@ from fuzzing.inputs import TARGETS, Inputs, corpus
 from fuzzing.memory_files import DIRECTORY, MemoryFiles
 from fuzzing.running import run_range, without_events
 from fuzzing.segments import outcome, sequence_of
-from watched_disk import Inline
 
 from raftwal import WAL, Entry, HardState, Identity, LogContents, Snapshot, SnapshotMetadata
 from raftwal.errors import RecordFormatError, SnapshotFileError
 from raftwal.pysyncobj.dump import Dump
+from raftwal.testing import InlineExecutor
 from raftwal.wal.reading import read_whole_log
 from raftwal.wire.frames import ENTRY, SNAPSHOT
 from raftwal.wire.messages import decode_entry, encode_entry, encode_snapshot_record
@@ -95,7 +95,7 @@ def log_of(*records):
 
 
 def open_log(fs, start=None):
-    return WAL.open(DIRECTORY, start, segment_bytes=512, fs=fs, executor=Inline())
+    return WAL.open(DIRECTORY, start, segment_bytes=512, fs=fs, executor=InlineExecutor())
 
 
 def entry_record(*entry):

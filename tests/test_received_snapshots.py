@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from directories import FIRST_SEGMENT, Frames
-from watched_disk import Inline, WatchedDisk
+from watched_disk import WatchedDisk
 
 import raftwal
 from raftwal import (
@@ -17,6 +17,7 @@ from raftwal import (
     SnapshotMetadata,
 )
 from raftwal.errors import EntryGapError, InvalidEntryError, InvalidSnapshotError
+from raftwal.testing import InlineExecutor
 from raftwal.wire.frames import ENTRY
 from raftwal.wire.messages import encode_entry
 
@@ -25,7 +26,7 @@ SETTINGS = {"segment_bytes": 2000, "keep_segments": 1, "keep_snapshots": 1}
 
 
 def open_storage(path, **settings):
-    return RaftStorage.open(path, executor=Inline(), **{**SETTINGS, **settings})
+    return RaftStorage.open(path, executor=InlineExecutor(), **{**SETTINGS, **settings})
 
 
 def received(index, term=1):

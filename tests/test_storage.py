@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from directories import FIRST_SEGMENT, contents_of, entries
-from watched_disk import Inline, WatchedDisk
+from watched_disk import WatchedDisk
 
 from raftwal import (
     ConfState,
@@ -18,6 +18,7 @@ from raftwal import (
     valid_snapshots,
 )
 from raftwal.errors import ClosedError, NoSnapshotError, SnapshotAheadOfLogError, WriteFailedError
+from raftwal.testing import InlineExecutor
 
 SMALL = {"segment_bytes": 512}
 
@@ -337,7 +338,7 @@ def test_nothing_is_removed_before_the_commit_that_vouches_for_a_received_snapsh
         segment_bytes=2048,
         keep_segments=1,
         keep_snapshots=1,
-        executor=Inline(),
+        executor=InlineExecutor(),
     ) as storage:
         for index in range(1, 60):
             storage.save(HardState(1, 1, index), [Entry(1, index, b"x" * 100)])

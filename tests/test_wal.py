@@ -15,7 +15,7 @@ from directories import (
     read,
     segment_name,
 )
-from watched_disk import Failing, Inline, WatchedDisk
+from watched_disk import Failing, WatchedDisk
 
 import raftwal
 from raftwal import WAL, ConfState, Entry, EntryType, HardState, SnapshotMetadata
@@ -26,6 +26,7 @@ from raftwal.errors import (
     SnapshotNotFoundError,
     WriteFailedError,
 )
+from raftwal.testing import InlineExecutor
 from raftwal.wal.purging import purge_segments
 from raftwal.wire.frames import HARD_STATE, decode_record
 
@@ -46,7 +47,7 @@ def disk():
 
 @pytest.fixture
 def wal(log, disk):
-    with WAL.create(log, b"node 1", segment_bytes=4096, fs=disk, executor=Inline()) as wal:
+    with WAL.create(log, b"node 1", segment_bytes=4096, fs=disk, executor=InlineExecutor()) as wal:
         yield wal
 
 
@@ -487,7 +488,7 @@ def test_a_log_dropped_without_close_gives_its_lock_back(tmp_path):
 
 
 def test_a_log_is_reopened_from_a_snapshot_with_its_settings(tmp_path):
-    wal = WAL.create(tmp_path / "log", b"m", segment_bytes=300, executor=Inline())
+    wal = WAL.create(tmp_path / "log", b"m", segment_bytes=300, executor=InlineExecutor())
     wal.save(HardState(1, 1, 5), entries(1, 5))
     wal.save_snapshot(SnapshotMetadata(3, 1))
     again = wal.reopen(SnapshotMetadata(3, 1))

@@ -1,10 +1,9 @@
-"""A file system that writes down every call, can fail any of them, and can skip syncs."""
+"""A file system that writes down every call, and can fail any of them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from typing import Any
 
 from raftwal.fs import DISK, File
@@ -97,43 +96,3 @@ class Failing:
             if self.left == 0:
                 self.failed_at = f"{call} {os.path.basename(path)}"
                 raise OSError(self.error, os.strerror(self.error), path)
-
-
-class Inline(Executor):
-    """Runs what is submitted at once, in the calling thread."""
-
-    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        future: Future = Future()
-        try:
-            future.set_result(call(*args, **kwargs))
-        except OSError as error:
-            future.set_exception(error)
-        return future
-
-
-class UnsyncedFile:
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self.path = file.path
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def sync(self) -> None: ...
-
-    def sync_data(self) -> None: ...
-
-
-class UnsyncedDisk:
-    """The real disk without its syncs: for thousands of small cases where none counts."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(DISK, name)
-
-    def open(self, path: str) -> Any:
-        return UnsyncedFile(DISK.open(path))
-
-    def create(self, path: str) -> Any:
-        return UnsyncedFile(DISK.create(path))
-
-    def sync_directory(self, path: str) -> None: ...

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 from directories import Frames, segment_name
-from watched_disk import Inline
 
 import raftwal
 from fuzzing import log_model
@@ -34,6 +33,7 @@ from raftwal.errors import (
     TornTailError,
     ZeroedDataError,
 )
+from raftwal.testing import InlineExecutor
 from raftwal.wal.reading import read_until_damage, read_whole_log
 from raftwal.wal.segments import SegmentName, list_segments
 from raftwal.wire.messages import encode_entry, encode_hard_state
@@ -290,7 +290,7 @@ def check_open(
         start,
         segment_bytes=source.choice((128, 512, 4096)),
         fs=fs,
-        executor=Inline(),
+        executor=InlineExecutor(),
     ) as wal:
         assert wal.read_all() == found._replace(torn_tail=None)
         kept = repaired[last]
@@ -308,7 +308,7 @@ def check_open(
 
 
 def _open_and_read(fs: MemoryFiles, start: SnapshotMetadata) -> LogContents:
-    with WAL.open(DIRECTORY, start, segment_bytes=512, fs=fs, executor=Inline()) as wal:
+    with WAL.open(DIRECTORY, start, segment_bytes=512, fs=fs, executor=InlineExecutor()) as wal:
         return wal.read_all()
 
 
