@@ -6,12 +6,14 @@ BIN    := $(VENV)/bin
 DEMO_READY := $(VENV)/.demo-ready
 READY      := $(VENV)/.test-ready
 
-.PHONY: demo test fuzz integration check format dist clean help
+.PHONY: demo test fuzz simulate compare integration check format dist clean help
 
 help:
 	@echo "make demo         three nodes, killed while you watch; nothing acknowledged is lost"
 	@echo "make test         the tests that need nothing but Python"
 	@echo "make fuzz         INPUTS=1000000 of them, made up, to the readers; stops at a failure"
+	@echo "make simulate     SEEDS=1000 clusters in one process, with faults; stops at a failure"
+	@echo "make compare      the same on PySyncObj's own journal, side by side"
 	@echo "make integration  the tests beside other software, and the long ones"
 	@echo "make check        types and lint"
 	@echo "make dist         wheel and sdist into dist/"
@@ -39,6 +41,16 @@ format: $(READY)
 INPUTS ?= 1000000
 fuzz: $(READY)
 	PYTHONPATH=.:tests $(BIN)/python -m fuzzing --inputs $(INPUTS)
+
+# Seeds from FIRST on; MEMBERS=--members has nodes join and leave, too.
+SEEDS ?= 1000
+FIRST ?= 0
+simulate: $(READY)
+	$(BIN)/python -m integration.simulation --seeds $(SEEDS) --first $(FIRST) $(MEMBERS)
+
+# The table in docs/guarantees.md: the same schedules on PySyncObj's own journal.
+compare: $(READY)
+	$(BIN)/python -m integration.simulation.comparison --seeds $(SEEDS) --first $(FIRST)
 
 integration: $(READY)
 	bash integration/run.sh $(BIN)

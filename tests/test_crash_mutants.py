@@ -101,17 +101,29 @@ def purge_all_but_the_last(fs: FileSystem, directory: str, keep: int) -> int:
     return 0
 
 
+def purge_with_one_sync(fs: FileSystem, directory: str, keep: int) -> int:
+    syncs = []
+
+    class Late:
+        def __getattr__(self, name):
+            return getattr(fs, name)
+
+        def sync_directory(self, path):
+            syncs.append(path)
+
+    purged = purging.purge_segments(Late(), directory, keep)
+    if syncs:
+        fs.sync_directory(directory)
+    return purged
+
+
 def zeros_not_cleared(self: WAL, end) -> None:
     _, tail = self._files[-1]
     tail.sync()
 
 
-def cut_without_copy(fs: FileSystem, source: str, target: str) -> None: ...
-
-
 def write_in_place(self: Snapshotter, snapshot) -> str:
     data = simulated_snapshot_file(snapshot)
-    path = self.path_of((snapshot.metadata.term, snapshot.metadata.index))
     path = f"{self._directory}/{snapshot.metadata.term:016x}-{snapshot.metadata.index:016x}.snap"
     file = self._fs.create(path)
     file.write(0, data)
@@ -169,6 +181,11 @@ MUTANTS = {
         storage_module,
         "purge_segments",
         purge_all_but_the_last,
+    ),
+    "several segments are purged with one sync": (
+        storage_module,
+        "purge_segments",
+        purge_with_one_sync,
     ),
     "what an unfinished write left is not cleared": (WAL, "_settle", zeros_not_cleared),
     "what was read is not made durable": without(WAL, "_settle"),

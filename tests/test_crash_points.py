@@ -68,6 +68,10 @@ def cut_and_purge(disk: SimulatedDisk, history: History) -> None:
     history.save(storage, None, [entry(13, size=1500)])
     history.save(storage, HardState(1, 7, 13), [entry(14, size=0)])
     history.save_snapshot(storage, snapshot(13))
+    for index in range(15, 27):
+        history.save(storage, HardState(1, 7, index - 1), [entry(index, size=300)])
+    # Several segments go at once.
+    history.save_snapshot(storage, snapshot(25))
 
 
 def replace_the_tail(disk: SimulatedDisk, history: History) -> None:
@@ -78,6 +82,9 @@ def replace_the_tail(disk: SimulatedDisk, history: History) -> None:
     history.save(storage, HardState(2, 8, 4), [entry(6, 2), entry(7, 2)])
     history.save(storage, HardState(3, 9, 4), [entry(5, 3)])
     history.save_snapshot(storage, snapshot(4, 2))
+    history.save(storage, HardState(3, 9, 5))
+    # What was cut off behind entry 5 must not follow on this.
+    history.save_snapshot(storage, snapshot(5, 3))
 
 
 def install_a_snapshot(disk: SimulatedDisk, history: History) -> None:

@@ -1,4 +1,8 @@
-"""The send barrier: what makes a promise waits for the disk, everything else flows."""
+"""The send barrier: what makes a promise waits for the disk, everything else flows.
+
+Messages that arrive pass here, too, on their way to PySyncObj's handler: see
+`raftwal.pysyncobj.reception`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 Send = Callable[[Any, Any], bool]
+Handler = Callable[[Any, Any], None]
 
 # Messages that promise nothing: entries on their way to followers, and commands on
 # their way to and from the leader, which are answered once they are committed.
@@ -15,15 +20,23 @@ _FLOWING = frozenset(("append_entries", "apply_command", "apply_command_response
 
 
 class SendBarrier:
-    """Stands between PySyncObj and its transport."""
+    """Stands between PySyncObj and its transport.
+
+    ``completed`` gives each message what it lacks before it leaves; ``received`` stands
+    around PySyncObj's handler.
+    """
 
     def __init__(
         self,
         is_durable: Callable[[], bool],
         is_term_durable: Callable[[], bool] = lambda: True,
+        completed: Callable[[Any], Any] = lambda message: message,
+        received: Callable[[Handler], Handler] = lambda handler: handler,
     ) -> None:
         self._is_durable = is_durable
         self._is_term_durable = is_term_durable
+        self._completed = completed
+        self._received = received
         self._held: deque[tuple[Send, Any, Any]] = deque()
         self._closed = False
 
@@ -34,6 +47,7 @@ class SendBarrier:
         """
         if self._closed:
             return False
+        message = self._completed(message)
         if isinstance(message, dict) and message.get("type") in _FLOWING:
             # Entries of a term that a crash could undo would be a promise: a node that
             # is a majority alone can lead in the tick in which it votes for itself.
@@ -69,16 +83,27 @@ class SendBarrier:
             def send(self, node: Any, message: Any) -> bool:
                 return barrier.send(super().send, node, message)
 
+            def setOnMessageReceivedCallback(self, callback: Handler | None) -> None:
+                super().setOnMessageReceivedCallback(barrier.guard_handler(callback))
+
         GuardedTransport.__name__ = transport_class.__name__
         GuardedTransport.__qualname__ = transport_class.__qualname__
         return GuardedTransport
 
     def guard(self, transport: Any) -> Any:
-        """The same transport object, sending through this barrier."""
+        """The same transport object, sending and receiving through this barrier."""
         transport_send = transport.send
+        set_callback = transport.setOnMessageReceivedCallback
 
         def send(node: Any, message: Any) -> bool:
             return self.send(transport_send, node, message)
 
         transport.send = send
+        transport.setOnMessageReceivedCallback = lambda callback: set_callback(
+            self.guard_handler(callback)
+        )
         return transport
+
+    def guard_handler(self, handler: Handler | None) -> Handler | None:
+        """PySyncObj's handler for what arrives, with what stands around it."""
+        return None if handler is None else self._received(handler)

@@ -27,6 +27,8 @@ _ATTRIBUTES = (
     "_SyncObj__transport",
     "_SyncObj__raftLog",
     "_SyncObj__raftLeader",
+    "_SyncObj__raftCommitIndex",
+    "_SyncObj__recvTransmission",
     "_SyncObj__connectedNodes",
     "_SyncObj__commandsLocalCounter",
     "_SyncObj__commandsQueue",

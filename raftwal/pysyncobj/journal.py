@@ -63,6 +63,7 @@ class DurableJournal(Journal):
         self._vote_number = hard_state.vote
         self._commit = max(hard_state.commit, FIRST_COMMIT_INDEX)
         self._saved_state = hard_state
+        self._commits = True
         self._on_one_second_timer = on_one_second_timer
         self._on_close = on_close
         self._on_restored = on_restored
@@ -130,11 +131,17 @@ class DurableJournal(Journal):
         PySyncObj calls this at the end of every append_entries it handled.
         """
         self._restore()
-        self._commit = max(self._commit, raftCommitIndex)
+        if self._commits:
+            self._commit = max(self._commit, raftCommitIndex)
+
+    def begin_handler(self, *, commits: bool) -> None:
+        """A message is handled; whether it tells that entries of this log are committed."""
+        self._commits = commits
 
     def end_handler(self) -> None:
         """Bring back what a handler cut, should it have raised before its end."""
         self._restore()
+        self._commits = True
 
     def holds(self, index: int, term: int) -> bool:
         """Whether the log has an entry at ``index`` with this term."""
@@ -164,7 +171,9 @@ class DurableJournal(Journal):
         self._on_close()
 
     def set_snapshot_index(self, index: int) -> None:
-        """Entries up to ``index`` are in a durable snapshot and need no saving."""
+        """A snapshot is about to hold the entries up to ``index``, all of them committed."""
+        self._restore()
+        self._commit = max(self._commit, index)
         self._snapshot_index = max(self._snapshot_index, index)
 
     @property

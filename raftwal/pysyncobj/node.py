@@ -28,6 +28,7 @@ from raftwal.pysyncobj.dump import Dump
 from raftwal.pysyncobj.false_alarm import set_ticking
 from raftwal.pysyncobj.journal import DurableJournal, JournalEntry
 from raftwal.pysyncobj.node_ids import Votes
+from raftwal.pysyncobj.reception import Reception
 from raftwal.storage import RaftStorage
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 
@@ -90,15 +91,19 @@ class DurableNode:
         self._stopped = False
         self._closed = False
         self._claimed = False
+        self._knows_membership = False
         self._on_close: list[Callable[[], None]] = []
         self._must_reach: int | None = None
         self._sync_obj: Callable[[], Any] = lambda: None
-        self.barrier = SendBarrier(self._is_durable, self._is_term_durable)
         try:
             self.recovered_dump, self.journal = self._journal_of(Votes([node_id, *partner_ids]))
         except BaseException:
             self.storage.close()
             raise
+        reception = Reception(self.journal, lambda: self._sync_obj())  # noqa: PLW0108  # set later
+        self.barrier = SendBarrier(
+            self._is_durable, self._is_term_durable, reception.completed, reception.around
+        )
 
     def _journal_of(self, votes: Votes) -> tuple[Dump | None, DurableJournal]:
         recovered = self.storage.recovered
@@ -192,7 +197,6 @@ class DurableNode:
         Raises `WriteFailedError`, and the node has then failed.
         """
         self.save_pending()
-        self.journal.setRaftCommitIndex(dump.last_index)
         self.journal.set_snapshot_index(dump.last_index)
         try:
             self.storage.save_snapshot(dump.to_snapshot())
@@ -302,6 +306,11 @@ class DurableNode:
                 sync_obj._SyncObj__loadDumpFile(clearJournal=False)
                 self._check_loaded()
                 self.check_usable()
+            if not self._knows_membership:
+                # As in Raft, what stands in the log counts, committed or not.  PySyncObj
+                # forgets it with a restart until it knows that it is committed.
+                self._knows_membership = True
+                self._reapply_membership(self.journal[:])
             original(time_to_wait)
         finally:
             set_ticking(False)
@@ -399,7 +408,7 @@ class DurableNode:
             raise error
 
     def _reapply_membership(self, restored: list[JournalEntry]) -> None:
-        # PySyncObj took back the membership changes in what it cut; see
+        # Also after a cut: PySyncObj took back the membership changes in what it cut; see
         # DurableJournal.deleteEntriesFrom.
         sync_obj = self._sync_obj()
         if sync_obj is None or not sync_obj.conf.dynamicMembershipChange:

@@ -25,10 +25,11 @@ def purge_segments(fs: FileSystem, directory: str, keep: int) -> int:
             if not file.try_lock():
                 break
             fs.remove(path)
+            # One by one: a crash that undid an older removal and not a newer one would
+            # leave a gap.
+            fs.sync_directory(directory)
         finally:
             file.close()
         purged += 1
         log.info("wal_purged", path=path)
-    if purged:
-        fs.sync_directory(directory)
     return purged

@@ -34,9 +34,10 @@ class LogContents(NamedTuple):
     first entry of the log when it was read whole; ``snapshots`` are the snapshot
     records passed on the way; ``torn_tail`` describes a torn tail that reading stopped
     in front of, or is ``None``.  ``stale_entries`` counts those at the front of
-    ``entries`` that were logged before the start snapshot's record and conflict with
-    it: the log held another term at its index.  ``snapshot_segments`` names, for each of
-    ``snapshots``, the segment that its record is in.
+    ``entries`` that do not follow on the start snapshot: the log held another term at its
+    index when its record came, or an entry up to there was written anew behind them, which
+    cut them off.  etcd's ``ReadAll`` gives those, too; a node must not go on with them.
+    ``snapshot_segments`` names, for each of ``snapshots``, the segment that its record is in.
     """
 
     metadata: bytes | None
@@ -179,6 +180,8 @@ class _Interpreter:
             # Covered by the start snapshot.  Remember whether the log agrees with it.
             if index == self._base:
                 self._term_logged_at_start = entry.term
+            # Rewritten after what follows on the snapshot was read: that was cut off then.
+            self._stale_entries = len(self._entries)
             return
         position = index - self._base - 1
         entries = self._entries

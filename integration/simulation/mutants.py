@@ -1,0 +1,255 @@
+"""raftwal broken on purpose, one way at a time: what the simulation must find.
+
+A mutant names what is replaced and by what; nothing is edited.  These need a cluster to be
+seen, or were faults that the simulation found; those that one disk shows are in ``tests``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import raftwal.storage
+from integration.simulation import stale_acknowledgement
+from integration.simulation.schedule import Settings, schedule_of, settings_of
+from integration.simulation.seams import replaced
+from integration.simulation.world import Outcome, World
+from raftwal.fs import FileSystem
+from raftwal.pysyncobj.barrier import SendBarrier
+from raftwal.pysyncobj.journal import DurableJournal
+from raftwal.pysyncobj.node import DurableNode
+from raftwal.pysyncobj.node_ids import Votes
+from raftwal.pysyncobj.reception import Reception
+from raftwal.testing import SimulatedDisk
+from raftwal.wal.appending import Appender
+from raftwal.wal.reading import _Interpreter
+from raftwal.wal.segments import list_segments
+from raftwal.wire.messages import decode_entry
+
+
+class Mutant(NamedTuple):
+    """``patches`` are (owner, attribute, replacement).  ``seeds`` are known to find it; ``tune``
+    and ``only`` lead runs to where it shows.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    patches: list[tuple[Any, str, Any]]
+    tune: Callable[[Settings], Settings] = lambda settings: settings
+    only: tuple[str, ...] | None = None
+    """The kinds of events in its schedules, if not all of them."""
+    play: Callable[[int], Outcome] | None = None
+    """A run by hand, in place of settings and schedule from the seed."""
+
+
+_send = SendBarrier.send
+_set_current_term = DurableJournal.setCurrentTerm
+_interpreter_entry_record = _Interpreter.entry_record
+
+
+def _nothing(*arguments: Any) -> None: ...
+
+
+def _flush_without_sync(self: Appender) -> None:
+    self.flush()
+
+
+def _passing(kinds: tuple[str, ...]) -> Any:
+    def send(self: SendBarrier, transport_send: Any, node: Any, message: Any) -> bool:
+        if message.get("type") in kinds and not self._closed:
+            return bool(transport_send(node, self._completed(message)))
+        return _send(self, transport_send, node, message)
+
+    return send
+
+
+def _release_before_the_save(self: DurableNode) -> None:
+    if self.failure is None and not self._closed:
+        self._check_loaded()
+        self.barrier.release()
+        self.save_pending()
+
+
+def _forget_vote(self: DurableJournal, term: int, voted_for: str | None) -> None:
+    _set_current_term(self, term, voted_for)
+    self._vote_number = 0
+
+
+def _pass_a_failure_over(self: DurableNode) -> None:
+    unsaved = self.journal.take_unsaved()
+    if unsaved is None:
+        return
+    try:
+        self.storage.save(unsaved.hard_state, unsaved.entries)
+    except OSError:
+        appender = self.storage._wal._appender
+        assert appender is not None
+        appender._failure = None
+
+
+def _install_in_memory(self: DurableNode, dump: Any) -> None:
+    self.save_pending()
+    self.journal.set_snapshot_index(dump.last_index)
+
+
+def _cut_back(self: DurableJournal, entry_from: int) -> None:
+    del self._entries[entry_from:]
+    first = self._entries[-1][1] + 1
+    self._unsaved = [entry for entry in self._unsaved if entry.index < first]
+
+
+def _always_commit(self: DurableJournal, *, commits: bool) -> None:
+    self._commits = True
+
+
+def _only_handle(self: Reception, handler: Any, node: Any, message: Any) -> None:
+    try:
+        handler(node, message)
+    finally:
+        self._journal.end_handler()
+
+
+def _purge_in_no_order(fs: FileSystem, directory: str, keep: int) -> int:
+    purged = 0
+    for segment in list_segments(fs, directory)[:-keep]:
+        file = fs.open(os.path.join(directory, str(segment)))
+        try:
+            if not file.try_lock():
+                break
+            fs.remove(file.path)
+        finally:
+            file.close()
+        purged += 1
+    if purged:
+        fs.sync_directory(directory)
+    return purged
+
+
+def _cut_nothing_back(self: _Interpreter, data: bytes | None) -> None:
+    entries, stale = list(self._entries), self._stale_entries
+    _interpreter_entry_record(self, data)
+    if self._base is not None and 0 < decode_entry(data or b"").index <= self._base:
+        self._entries[:], self._stale_entries = entries, stale
+
+
+def _small_messages(settings: Settings) -> Settings:
+    return settings._replace(
+        size=3,
+        append_batch_bytes=60,
+        value_bytes=(0, 10),
+        burst=(1, 1, 10),
+        think_seconds=0.3,
+        compaction_entries=100,
+        compaction_seconds=1000.0,
+    )
+
+
+def _small_snapshots(settings: Settings) -> Settings:
+    return settings._replace(
+        size=3, compaction_entries=5, compaction_batch_bytes=50, value_bytes=(0, 10)
+    )
+
+
+def _small_segments(settings: Settings) -> Settings:
+    return settings._replace(
+        segment_bytes=600, keep_segments=1, compaction_entries=40, think_seconds=0.3
+    )
+
+
+_POWER = ("cut power", "cut power in a call", "isolate", "partition", "kill", "compact")
+_LINKS = ("slow link", "reset connections", "isolate", "partition", "kill", "one-way")
+
+MUTANTS = [
+    Mutant("the log is not synced", (2, 5), [(Appender, "sync", _flush_without_sync)]),
+    Mutant("directories are not synced", (2, 5), [(SimulatedDisk, "sync_directory", _nothing)]),
+    Mutant(
+        "votes pass the barrier",
+        (5, 20),
+        [(SendBarrier, "send", _passing(("request_vote", "response_vote")))],
+    ),
+    Mutant(
+        "acknowledgements pass the barrier",
+        (28,),
+        [(SendBarrier, "send", _passing(("next_node_idx",)))],
+    ),
+    Mutant(
+        "messages are released before the save",
+        (5, 20),
+        [(DurableNode, "flush", _release_before_the_save)],
+    ),
+    Mutant("the vote is not saved", (7, 20), [(DurableJournal, "setCurrentTerm", _forget_vote)]),
+    Mutant("a vote is forgotten with a restart", (5, 7), [(Votes, "name", _nothing)]),
+    Mutant(
+        "a failed save is passed over",
+        (20, 57),
+        [(DurableNode, "save_pending", _pass_a_failure_over)],
+    ),
+    Mutant(
+        "a received snapshot stays in memory",
+        (1, 5),
+        [(DurableNode, "install", _install_in_memory)],
+    ),
+    Mutant(
+        "segments are purged in no order",
+        (171,),
+        [(raftwal.storage, "purge_segments", _purge_in_no_order)],
+        _small_segments,
+        _POWER,
+    ),
+    Mutant(
+        "entries that were replaced follow on a snapshot again",
+        (311,),
+        [(_Interpreter, "entry_record", _cut_nothing_back)],
+        _small_segments,
+        _POWER,
+    ),
+    Mutant(
+        "pieces of a snapshot commit what the log holds",
+        (1, 4),
+        [(DurableJournal, "begin_handler", _always_commit)],
+        _small_snapshots,
+        _LINKS,
+    ),
+    Mutant(
+        "the commit index goes back with entries that overlap",
+        (9, 37),
+        [(Reception, "_receive_entries", _only_handle)],
+    ),
+    Mutant(
+        "each answer to a leader takes back the one before",
+        (2, 4),
+        [(Reception, "_wanted_from", lambda self, index: index)],
+        _small_messages,
+        _LINKS,
+    ),
+    Mutant(
+        "acknowledgements of earlier terms count",
+        (0, 1),
+        [(Reception, "_is_of_this_term", lambda self, message: True)],
+        play=stale_acknowledgement.run,
+    ),
+    Mutant(
+        "a follower cuts its log back whenever entries overlap",
+        (21,),
+        [(DurableJournal, "deleteEntriesFrom", _cut_back)],
+        _small_messages,
+        _LINKS,
+    ),
+]
+
+
+def run(mutant: Mutant, seed: int) -> Outcome:
+    """What the mutant makes of a seed."""
+    if mutant.play is not None:
+        with replaced(mutant.patches):
+            return mutant.play(seed)
+    settings = mutant.tune(settings_of(seed))
+    schedule = schedule_of(seed, settings, mutant.only)
+    with replaced(mutant.patches):
+        return World(seed, settings=settings, schedule=schedule).run()
+
+
+def findings(mutant: Mutant, seeds: Iterator[int]) -> Iterator[Outcome]:
+    """The runs that find it, to choose ``seeds`` from."""
+    return (outcome for outcome in (run(mutant, seed) for seed in seeds) if outcome.violations)
