@@ -20,7 +20,7 @@ ROWS = (
     ("two nodes led in one term", ("two leaders",)),
     ("a node voted twice in a term", ("two votes",)),
     ("a committed entry changed", ("committed entry changed",)),
-    ("histories were not linearizable", ("not linearizable",)),
+    ("answers contradicted the order of effects in real time", ("not linearizable",)),
     ("a term that others knew went back", ("term went back",)),
     ("the cluster never served again", ("does not serve again",)),
     ("a node could not start from its own files", ("refuses to start", "cannot start")),
