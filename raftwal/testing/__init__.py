@@ -5,6 +5,7 @@ threads out; `storage_suite` has the contract between a Raft library and its sto
 tests; `MemoryStorage` keeps that contract in memory; `UnsyncedDisk` spares a test its syncs.
 """
 
+from raftwal.testing import storage_suite
 from raftwal.testing.inline_executor import InlineExecutor
 from raftwal.testing.memory_storage import MemoryStorage
 from raftwal.testing.simulated_disk import Fault, PowerCutError, SimulatedDisk
@@ -17,4 +18,5 @@ __all__ = [
     "PowerCutError",
     "SimulatedDisk",
     "UnsyncedDisk",
+    "storage_suite",
 ]
