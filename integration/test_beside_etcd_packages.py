@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_scripts import Script, scripts
 
+from raftwal import WAL, ConfState, Entry, HardState, RaftStorage, Snapshot, SnapshotMetadata
+
 from raftwal import WAL, Entry, HardState, must_sync, wal_exists
 from raftwal.errors import LockedError
 from raftwal.fs import DISK
@@ -130,3 +132,20 @@ def test_a_killed_etcd_leaves_what_raftwal_reads_to_the_last_acknowledged_save(e
         contents = wal.read_all()
     assert contents.hard_state == HardState(1, 7, 0)
     assert contents.entries == [Entry(1, 1, b"one")]
+
+
+def test_entries_that_were_cut_off_behind_a_snapshot_come_back_in_etcd_only(etcd, tmp_path):
+    """Both read them; raftwal says that they do not follow, and its storage drops them."""
+    node = tmp_path / "node"
+    with RaftStorage.open(node) as storage:
+        storage.save(HardState(1, 1, 3), [Entry(1, index, b"x") for index in range(1, 8)])
+        storage.save(HardState(2, 1, 5), [Entry(2, index, b"y") for index in (4, 5)])
+        storage.save_snapshot(Snapshot(SnapshotMetadata(5, 2, ConfState((1,))), b"state"))
+    start = SnapshotMetadata(5, 2)
+    cut_off = [Entry(1, index, b"x") for index in (6, 7)]
+    assert etcd.read(node / "wal", start).entries == cut_off
+    contents = WAL.open_for_read(node / "wal", start).read_all()
+    assert (contents.entries, contents.stale_entries) == (cut_off, 2)
+    with RaftStorage.open(node) as storage:
+        assert storage.recovered.entries == []
+        assert storage.last_index == 5
