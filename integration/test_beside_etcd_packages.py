@@ -19,9 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_scripts import Script, scripts
 
-from raftwal import WAL, ConfState, Entry, HardState, RaftStorage, Snapshot, SnapshotMetadata
-
-from raftwal import WAL, Entry, HardState, must_sync, wal_exists
+from raftwal import (
+    WAL,
+    ConfState,
+    Entry,
+    HardState,
+    RaftStorage,
+    Snapshot,
+    SnapshotMetadata,
+    must_sync,
+    wal_exists,
+)
 from raftwal.errors import LockedError
 from raftwal.fs import DISK
 
