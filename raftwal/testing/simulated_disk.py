@@ -14,7 +14,6 @@ What is durable and what is not: see `raftwal.testing.simulated_inodes`.
 from __future__ import annotations
 
 import errno
-import itertools
 import math
 import os
 import random
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from raftwal.fs import File
+from raftwal.testing.crash_choices import Always, Drawn, Scripted, every_way, some_ways
 from raftwal.testing.simulated_inodes import SECTOR_BYTES, Directory, Inode
 
 
@@ -76,7 +76,7 @@ class SimulatedDisk:
 
     def after_crash(self, seed: int) -> SimulatedDisk:
         """What one power cut, or crash of the system, now would leave; drawn from ``seed``."""
-        return self._left(_Drawn(random.Random(seed)))
+        return self._left(Drawn(random.Random(seed)))
 
     def after_kill(self) -> SimulatedDisk:
         """What a process finds that is started where another was killed: all that was written,
@@ -97,16 +97,16 @@ class SimulatedDisk:
         """
         possible = math.prod(node.possibilities() for node in self._root.reachable())
         seen: set[object] = set()
-        for choices in _every_way() if possible <= most else _some_ways(self.seed, most):
+        for choices in every_way() if possible <= most else some_ways(self.seed, most):
             left = self._left(choices)
             fingerprint = left.fingerprint()
             if fingerprint not in seen:
                 seen.add(fingerprint)
                 yield left
-            if isinstance(choices, _Scripted) and not choices.go_on():
+            if isinstance(choices, Scripted) and not choices.go_on():
                 return
 
-    def _left(self, choices: _Drawn | _Scripted | _Always) -> SimulatedDisk:
+    def _left(self, choices: Drawn | Scripted | Always) -> SimulatedDisk:
         left = SimulatedDisk(self.seed, capacity=self.capacity)
         left._root = self._root.after_crash(choices)
         return left
@@ -368,74 +368,6 @@ class _SimulatedFile:
 
     def __del__(self) -> None:
         self.close()
-
-
-class _Drawn:
-    """Choices at random."""
-
-    def __init__(self, source: random.Random) -> None:
-        self._random = source
-        # Of what is pending, often most is there, and often hardly any.
-        self._bias = source.choice((0.1, 0.5, 0.9))
-
-    def pick(self, count: int) -> int:
-        if self._random.random() > self._bias:
-            return 0
-        return count - 1 if self._random.random() < 0.5 else self._random.randrange(count)
-
-    def stale(self, count: int) -> bytes:
-        return self._random.randbytes(count)
-
-
-class _Always:
-    """Nothing of what is pending is there, or all of it."""
-
-    def __init__(self, *, is_there: bool) -> None:
-        self._is_there = is_there
-
-    def pick(self, count: int) -> int:
-        return count - 1 if self._is_there else 0
-
-    def stale(self, count: int) -> bytes:
-        return bytes(count)
-
-
-class _Scripted:
-    """Each combination of choices in turn: `go_on` moves to the next."""
-
-    def __init__(self) -> None:
-        self._script: list[list[int]] = []
-        self._position = 0
-
-    def pick(self, count: int) -> int:
-        if self._position == len(self._script):
-            self._script.append([0, count])
-        self._position += 1
-        return self._script[self._position - 1][0]
-
-    def stale(self, count: int) -> bytes:
-        return random.Random(count).randbytes(count)
-
-    def go_on(self) -> bool:
-        self._position = 0
-        while self._script:
-            self._script[-1][0] += 1
-            if self._script[-1][0] < self._script[-1][1]:
-                return True
-            self._script.pop()
-        return False
-
-
-def _every_way() -> Iterator[_Scripted]:
-    return itertools.repeat(_Scripted())
-
-
-def _some_ways(seed: int, count: int) -> Iterator[_Drawn | _Always]:
-    yield _Always(is_there=False)
-    yield _Always(is_there=True)
-    source = random.Random(seed)
-    for _ in range(count - 2):
-        yield _Drawn(source)
 
 
 def _nodes(directory: Directory) -> Iterator[Inode | Directory]:

@@ -14,19 +14,10 @@ mode and no kinder than XFS:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+
+from raftwal.testing.crash_choices import Choices
 
 SECTOR_BYTES = 512
-
-
-class Choices(Protocol):
-    """Who decides what a crash leaves."""
-
-    def pick(self, count: int) -> int:
-        """One of ``count`` possibilities, the first being that nothing has happened."""
-
-    def stale(self, count: int) -> bytes:
-        """``count`` bytes of what was on the disk before."""
 
 
 class Inode:
