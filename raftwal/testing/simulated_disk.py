@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 from raftwal.fs import File
 from raftwal.testing.crash_choices import Always, Drawn, Scripted, every_way, some_ways
-from raftwal.testing.simulated_inodes import SECTOR_BYTES, Directory, Inode
+from raftwal.testing.simulated_inodes import Directory, Inode
+from raftwal.wal.segments import SECTOR_BYTES
 
 
 class PowerCutError(BaseException):

@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raftwal.testing.crash_choices import Choices
-
-SECTOR_BYTES = 512
+from raftwal.wal.segments import SECTOR_BYTES
 
 
 class Inode:
@@ -31,11 +30,6 @@ class Inode:
         """For each sector, by its number, what it has held since the last sync."""
         self.lock_holder: object | None = None
         self.bad_sectors: set[int] = set()
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether a crash now would change nothing."""
-        return not self._sizes and not self._versions
 
     def write(self, offset: int, data: bytes) -> None:
         """Change bytes; not durable."""
