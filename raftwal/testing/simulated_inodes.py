@@ -31,6 +31,11 @@ class Inode:
         self.lock_holder: object | None = None
         self.bad_sectors: set[int] = set()
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether the system takes all of it for durable; after a sync that failed it errs."""
+        return not self._sizes and not self._versions
+
     def write(self, offset: int, data: bytes) -> None:
         """Change bytes; not durable."""
         end = offset + len(data)
