@@ -24,11 +24,15 @@ class HeldLog:
         self, start: SnapshotMetadata, entries: Sequence[Entry], *, keeps_entries: bool
     ) -> None:
         self._keeps_entries = keeps_entries
-        self._entries: list[Entry] = []
-        self._base = self._last = 0
-        self._terms = TermHistory()
         self.restart_from(start)
         self.append(entries)
+
+    def restart_from(self, start: SnapshotMetadata) -> None:
+        """Hold nothing but what follows on ``start``."""
+        self._base = self._last = start.index
+        self._entries: list[Entry] = []
+        self._terms = TermHistory()
+        self._terms.write(start.index, start.term)
 
     @property
     def first_index(self) -> int:
@@ -94,13 +98,6 @@ class HeldLog:
         if self._keeps_entries:
             self._entries = self._entries[index - self._base :]
         self._base = index
-
-    def restart_from(self, start: SnapshotMetadata) -> None:
-        """Hold nothing but what follows on ``start``."""
-        self._base = self._last = start.index
-        self._entries = []
-        self._terms = TermHistory()
-        self._terms.write(start.index, start.term)
 
     def agrees_with(self, snapshot: SnapshotMetadata) -> bool:
         """Whether the log holds the entry that the snapshot ends with."""

@@ -206,14 +206,15 @@ class Snapshotter:
         Raises ``OSError``.
         """
         bound = SnapshotName(newest.term, newest.index)
-        old = [name for name in self.names() if name <= bound][max(1, keep) :]
+        names = self.names()
+        old = [name for name in names if name <= bound][max(1, keep) :]
         for name in old:
             self._fs.remove(self.path_of(name))
             log.info("snapshot_purged", path=self.path_of(name))
         if old:
             self._fs.sync_directory(self._directory)
-        kept = [name.index for name in self.names()]
-        self.release_databases(min(kept, default=0))
+        kept = set(names).difference(old)
+        self.release_databases(min((name.index for name in kept), default=0))
         return len(old)
 
     def save_database(self, stream: BinaryIO, index: int) -> int:
@@ -225,7 +226,7 @@ class Snapshotter:
         (etcd: ``Snapshotter.SaveDBFrom``.)
 
         Raises `WriteFailedError`, and what reading ``stream`` raises; there is then no
-        file of that name.
+        file of that name, or, when only the last directory sync failed, perhaps a whole one.
         """
         started = time.perf_counter()
         path = self._path_of_database(index)

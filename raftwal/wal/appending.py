@@ -143,9 +143,10 @@ class Appender:
         if self._size is None:
             self._size = self._tail.size()
         if end > self._size:
-            self._tail.allocate(max(end, self._segment_bytes))
+            size = max(end, self._segment_bytes)
+            self._tail.allocate(size)
             self._tail.sync()
-            self._size = max(end, self._segment_bytes)
+            self._size = size
 
     def sync(self) -> None:
         """Write what is queued; when this returns, all of it is durable."""
