@@ -34,3 +34,12 @@ def program(name: str) -> str:
     if path is None:
         missing(name)
     return path
+
+
+@pytest.fixture(scope="module")
+def etcd():
+    """etcd's own packages, of the newest release."""
+    from etcd_packages import EtcdPackages  # noqa: PLC0415  # it asks this file for programs
+
+    with EtcdPackages() as packages:
+        yield packages

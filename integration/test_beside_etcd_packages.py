@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from beside_etcd import Writers
-from etcd_packages import EtcdError, EtcdPackages
+from etcd_packages import EtcdError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_scripts import Script, scripts
@@ -42,12 +42,6 @@ drawn = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
-
-
-@pytest.fixture(scope="module")
-def etcd():
-    with EtcdPackages() as packages:
-        yield packages
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 from beside_etcd import EtcdWays, RaftwalWays, Refused
 from damage import DAMAGES, Damage, Done, do, records_in
 from damaged_log import Case, case_of, histories, start_of
-from etcd_packages import Dump, EtcdPackages
+from etcd_packages import Dump
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from log_scripts import (
@@ -269,12 +269,6 @@ DIFFERENCES = [
         unknown_field,
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def etcd():
-    with EtcdPackages() as packages:
-        yield packages
 
 
 @pytest.fixture(scope="module")

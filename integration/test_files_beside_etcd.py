@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from etcd_packages import EtcdError, EtcdPackages
+from etcd_packages import EtcdError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,12 +13,6 @@ from raftwal import WAL, Entry, HardState, must_sync
 from raftwal.errors import LockedError
 from raftwal.fs import DISK
 from raftwal.wal.purging import purge_segments
-
-
-@pytest.fixture(scope="module")
-def etcd():
-    with EtcdPackages() as packages:
-        yield packages
 
 
 def segments_of(directory):

@@ -14,7 +14,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 from damage import Damage, in_one_segment
-from etcd_packages import EtcdError, EtcdPackages
+from etcd_packages import EtcdError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -65,12 +65,6 @@ FILE_DAMAGE = st.builds(
     st.floats(0, 1, exclude_max=True),
     st.integers(1, 1 << 16),
 )
-
-
-@pytest.fixture(scope="module")
-def etcd():
-    with EtcdPackages() as packages:
-        yield packages
 
 
 @pytest.fixture

@@ -38,12 +38,6 @@ SAME_ERROR = {
 }
 
 
-@pytest.fixture(scope="module")
-def etcd():
-    with EtcdPackages() as packages:
-        yield packages
-
-
 def answer_of_etcd(call: Callable[[], object]) -> object:
     """etcd panics where an index is above the last; raftwal calls that unavailable."""
     try:
