@@ -18,6 +18,7 @@ import pytest
 from beside_etcd import EtcdWays, RaftwalWays, Refused
 from damage import DAMAGES, Damage, Done, do, records_in
 from damaged_log import Case, case_of, histories, start_of
+from directories import entry_up_to_a_sector
 from etcd_packages import Dump
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ from log_scripts import (
     write,
 )
 
-from raftwal import EntryType
+from raftwal import WAL, Entry, EntryType, HardState
 
 SCRIPTS = int(os.environ.get("RAFTWAL_ETCD_SCRIPTS", "150"))
 
@@ -137,8 +138,9 @@ def torn_header(case: Case, way: str, ours: Refused) -> bool:
 
 
 def zeros_where_a_record_began(case: Case, way: str, ours: Refused) -> bool:
+    is_torn = ours.kind == "TornTailError" and way == "open to append"
     return (
-        ours.kind in ("ZeroedDataError", "RecordLengthError")
+        (is_torn or ours.kind in ("ZeroedDataError", "RecordLengthError"))
         and ours.segment == case.done.segment
         and ours.offset in [record.start for record in case.records]
         and not any(case.damaged_bytes[ours.offset : ours.offset + 8])
@@ -347,6 +349,32 @@ def test_every_bit_of_a_small_log(etcd, seen, tmp_path):
                     case = case_of(ways, whole, damaged, done, None)
                     check(case, seen)
                     check_history(case, script, seen)
+
+
+def test_zeros_in_front_of_records_of_one_save_end_the_log_for_both_but_not_without_a_word(
+    etcd, seen, tmp_path
+):
+    """Both read up to them; opened to append, only raftwal says that there was more."""
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    with WAL.create(whole, b"node 1", segment_bytes=4096) as wal:
+        (path,) = whole.glob("*.wal")
+        wal.save(HardState(1, 7, 0), [Entry(1, 1, b"first")])
+        wal.save(None, [entry_up_to_a_sector(path.read_bytes(), 2)])
+        begin = len(path.read_bytes().rstrip(b"\0"))
+        wal.save(HardState(1, 7, 2), [Entry(1, n, b"saved" * n * 20) for n in range(3, 9)])
+    begin += -begin % 8
+    assert begin % 512 == 0
+    data = path.read_bytes()
+    shutil.copytree(whole, damaged)
+    (damaged / path.name).write_bytes(data[:begin] + bytes(512) + data[begin + 512 :])
+    done = Done("zero a sector", path.name, begin, f"zero from {begin} to {begin + 512}")
+    case = case_of((RaftwalWays(), EtcdWays(etcd)), whole, damaged, done, None)
+    check(case, seen)
+    assert case.differing() == ["open to append"]
+    ours = case.ours["open to append"]
+    assert (ours.kind, ours.offset) == ("TornTailError", begin)
+    assert [entry.index for entry in case.ours["after repair"].entries] == [1, 2]
+    assert case.ours["after repair"] == case.etcds["open to append"]
 
 
 def check(case: Case, seen: Counter[str]) -> None:

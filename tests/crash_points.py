@@ -14,11 +14,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from raftwal import ConfState, Entry, HardState, RaftStorage, Snapshot, SnapshotMetadata
-from raftwal.errors import ZeroedDataError
 from raftwal.metrics import StorageMetrics
 from raftwal.model import must_sync
 from raftwal.testing import Fault, InlineExecutor, PowerCutError, SimulatedDisk
-from raftwal.wal.segments import SECTOR_BYTES
 
 NODE = "/machine/node"
 SETTINGS = {"segment_bytes": 700, "keep_segments": 1, "keep_snapshots": 1}
@@ -127,12 +125,6 @@ def recovered_state(storage: RaftStorage) -> State:
     return State(found.hard_state, found.snapshot, tuple(found.entries))
 
 
-class AmbiguousZerosError(Exception):
-    """The log was refused: a sector that a torn write never wrote looks like one that was
-    lost, because a record begins with it and others follow.  See docs/guarantees.md.
-    """
-
-
 class Check:
     """Crashes a scenario at each of its calls; see the module."""
 
@@ -143,7 +135,6 @@ class Check:
         self.random = random.Random(seed)
         self.seed = seed
         self.recoveries = 0
-        self.refused = 0
 
     def run(self) -> None:
         disk, history = SimulatedDisk(self.seed), History()
@@ -158,10 +149,7 @@ class Check:
             self.scenario(disk, history)
         place = f"call {call}, {disk.calls[-1:]}, seed {self.seed}"
         for number, left in enumerate(disk.outcomes(self.outcomes)):
-            try:
-                self.recover(left, history, f"power cut at {place}, outcome {number}")
-            except AmbiguousZerosError:
-                self.refused += 1
+            self.recover(left, history, f"power cut at {place}, outcome {number}")
         self.restart(disk.after_kill(), history.possible(), f"kill at {place}")
 
     def restart(self, disk: SimulatedDisk, possible: list[State], place: str) -> None:
@@ -204,21 +192,11 @@ class Check:
         self.recoveries += 1
         try:
             storage = open_storage(disk)
-        except ZeroedDataError as error:
-            if len(possible) == 1 or not is_ambiguous(disk, error):
-                raise AssertionError(f"{place}: {error!r}") from error
-            raise AmbiguousZerosError from error
         except Exception as error:
             raise AssertionError(f"{place}: {error!r}") from error
         state = recovered_state(storage)
         assert state in possible, f"{place}:\nfound {state}\nnot one of {possible}"
         return storage
-
-
-def is_ambiguous(disk: SimulatedDisk, error: ZeroedDataError) -> bool:
-    """Whether nothing older is in the sector in which the zeros begin."""
-    start = error.offset - error.offset % SECTOR_BYTES
-    return not any(disk.content(error.path)[start : error.offset])
 
 
 def check_failing_sync(scenario: Scenario, seed: int) -> int:
@@ -243,9 +221,6 @@ def check_failing_sync(scenario: Scenario, seed: int) -> int:
             for left in disk.outcomes(4):
                 try:
                     storage = open_storage(left)
-                except ZeroedDataError as error:
-                    assert is_ambiguous(left, error), f"{place}: {error!r}"
-                    continue
                 except (OSError, ValueError) as error:
                     raise AssertionError(f"{place}: {error!r}") from error
                 assert recovered_state(storage) in history.possible(), place

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raftwal import WAL, Entry, HardState, LogContents
+from raftwal.wal.segments import SECTOR_BYTES
 from raftwal.wire.frames import CRC, METADATA, SNAPSHOT, encode_frame, extend_crc
 
 FIRST_SEGMENT = "0000000000000000-0000000000000000.wal"
@@ -50,6 +51,19 @@ def make_log(
     with WAL.create(directory, b"node 1", segment_bytes=segment_bytes, **settings) as wal:
         for entry in entries(1, last, size=size):
             wal.save(HardState(1, 7, entry.index - 1), [entry])
+
+
+def entry_up_to_a_sector(segment: bytes, index: int, term: int = 1) -> Entry:
+    """The entry, of an index below 128, whose record ends where a sector does when it stands
+    behind the last one in ``segment``.
+    """
+    end = len(segment.rstrip(b"\0"))
+    # A length field; type and checksum; the data's length; type, term and index; the length of
+    # the entry's own data.  Padding evens out a checksum that takes fewer bytes.
+    around = 8 + 8 + 3 + 6 + 3
+    size = -(end + -end % 8 + around) % SECTOR_BYTES
+    # Of less data the length would take fewer bytes.
+    return Entry(term, index, b"." * (size if size >= 128 else size + SECTOR_BYTES))
 
 
 class Frames:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from directories import entry_up_to_a_sector
 from operated_directories import (
     contents,
     corrupt_entry,
@@ -96,6 +97,59 @@ def test_a_log_that_a_node_has_open_can_be_looked_at(data_dir: Path) -> None:
     with open_storage(data_dir):
         assert run("dump", data_dir).returncode == 0
         assert run("verify", data_dir).returncode == 0
+
+
+def lose_the_first_sector_of_the_last_save(data_dir: Path) -> tuple[int, int]:
+    """As a crash may leave it; where the zeros begin, and where the next record does."""
+    with open_storage(data_dir) as storage:
+        filler = entry_up_to_a_sector(segments(data_dir)[-1].read_bytes(), 11, 2)
+        storage.save(None, [filler])
+        storage.save(
+            HardState(2, 7, 11),
+            [Entry(2, 12 + n, b"text" * size) for n, size in enumerate((9, 300, 5))],
+        )
+    *_, zeroed, _, follows, _ = (int(record["offset"]) for record in records(data_dir))
+    assert zeroed % 512 == 0
+    path = segments(data_dir)[-1]
+    data = path.read_bytes()
+    path.write_bytes(data[:zeroed] + bytes(512) + data[zeroed + 512 :])
+    return zeroed, follows
+
+
+def test_zeros_in_front_of_records_are_shown_as_what_they_may_be(data_dir: Path) -> None:
+    zeroed, follows = lose_the_first_sector_of_the_last_save(data_dir)
+    told = (
+        f"torn tail: zeros at byte {zeroed}, and records that belong together follow at byte "
+        f"{follows}; an interrupted write leaves this; if the machine did not crash, a sector "
+        "was lost"
+    )
+    segment = segments(data_dir)[-1]
+    before = segment.read_bytes()
+    result = run("verify", data_dir)
+    assert result.returncode == 1
+    assert "11 entries, index 1 to 11" in result.stdout
+    assert "verdict     torn" in result.stdout
+    assert f"raftwal: {told} (in {segment}, at byte {zeroed})\n" in result.stderr
+    assert "advice: Run 'raftwal repair'" in result.stderr
+    assert "If the machine did not crash, keep the copy" in result.stderr
+    assert told in run("dump", data_dir).stdout
+    assert segment.read_bytes() == before
+    result = run("repair", data_dir)
+    assert result.returncode == 0
+    assert told in result.stdout
+    assert f"at byte {zeroed}\n" in result.stdout
+    assert Path(f"{segment}.broken").read_bytes() == before
+    assert segment.read_bytes() == before[:zeroed]
+    assert "verdict     sound" in run("verify", data_dir).stdout
+
+
+def test_a_repair_of_zeros_says_to_a_program_what_they_may_be(data_dir: Path) -> None:
+    zeroed, _ = lose_the_first_sector_of_the_last_save(data_dir)
+    (torn,) = of_kind(facts("dump", data_dir, code=1), "torn_tail")
+    assert torn["offset"] == zeroed
+    (row,) = facts("repair", data_dir)
+    assert row["offset"] == zeroed
+    assert row["reason"] == torn["what"]
 
 
 # Corruption.

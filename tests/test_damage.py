@@ -16,10 +16,20 @@ from directories import (
     read,
     segment_name,
 )
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 from watched_disk import WatchedDisk
 
 import raftwal
-from raftwal import WAL, Entry, EntryType, HardState, RaftwalError, SnapshotMetadata
+from raftwal import (
+    WAL,
+    Entry,
+    EntryType,
+    HardState,
+    RaftStorage,
+    RaftwalError,
+    SnapshotMetadata,
+)
 from raftwal.errors import (
     CorruptionError,
     RecordLengthError,
@@ -265,20 +275,30 @@ def test_huge_length_field_allocates_nothing(tmp_path, length, is_last):
     assert peak < 1 << 18
 
 
-def aligned_log():
-    """A log in which a record begins exactly at a sector, with records before and beyond."""
+def log_with_a_boundary(values):
+    """A log in which the fifth record, or a later one, begins with a sector; and where."""
     for size in range(200, 800):
-        log = Log([Entry(1, 1, b"a" * size), *entries(2, 60)])
-        boundary = next((end for end in log.ends[2:] if end % 512 == 0), None)
+        log = Log([Entry(1, 1, b"a" * size), *values])
+        boundary = next((end for end in log.ends[5:-20] if end % 512 == 0), None)
         if boundary is not None:
             return log, boundary
     raise AssertionError("no size gives a record at a sector boundary")
 
 
-def test_zeroed_sector_at_a_record_boundary_is_not_the_end_of_the_log(case):
-    """etcd takes it for the end and overwrites the acknowledged entries beyond it."""
-    log, boundary = aligned_log()
-    data = log.data[:boundary] + bytes(512) + log.data[boundary + 512 :]
+def without_sector(log, boundary):
+    return log.data[:boundary] + bytes(512) + log.data[boundary + 512 :]
+
+
+ONE_SAVE = entries(2, 60)
+SAVES = [value for entry in ONE_SAVE for value in (entry, HardState(1, ALICE, entry.index - 1))]
+TOLD = (
+    r"torn tail: zeros at byte {}, and {} at byte {}; an interrupted write leaves this; "
+    r"if the machine did not crash, a sector was lost"
+)
+
+
+def check_lost(case, data, boundary):
+    """By every way an error, and nothing is changed."""
     case.put(data)
     for way in (read, raftwal.verify, raftwal.repair, lambda _: case.append()):
         with pytest.raises(ZeroedDataError) as caught:
@@ -287,13 +307,122 @@ def test_zeroed_sector_at_a_record_boundary_is_not_the_end_of_the_log(case):
     case.check_unchanged(data, boundary)
 
 
-def test_commit_beyond_zeros_betrays_them(case):
-    """A single record follows the zeros, but it commits an entry that is missing."""
-    log, boundary = aligned_log()
-    after = Frames(0x1234).add(HARD_STATE, encode_hard_state(HardState(1, ALICE, 59))).data
-    case.put(log.data[:boundary] + bytes(512) + after)
-    with pytest.raises(ZeroedDataError):
-        read(case.directory)
+def check_torn(case, data, boundary, told):
+    """Read up to the zeros and told, by every way; opened to append only once the segment was
+    set aside."""
+    case.put(data)
+    for torn in (read(case.directory).torn_tail, raftwal.verify(case.directory).torn_tail):
+        assert (torn.what, torn.offset) == (told, boundary)
+    with pytest.raises(TornTailError) as caught:
+        case.append()
+    assert (caught.value.what, caught.value.offset) == (told, boundary)
+    assert "rejoin" in caught.value.advice
+    case.check_unchanged(data, boundary)
+    report = raftwal.repair(case.directory)
+    assert (report.offset, report.reason) == (boundary, told)
+    assert (case.directory / f"{FIRST_SEGMENT}.broken").read_bytes() == data
+    assert case.segment.read_bytes() == data[:boundary]
+    case.append()
+
+
+def test_zeros_in_front_of_a_later_write_are_lost_data(case):
+    """etcd takes them for the end and overwrites the acknowledged entries beyond them."""
+    log, boundary = log_with_a_boundary(SAVES)
+    check_lost(case, without_sector(log, boundary), boundary)
+
+
+def test_zeros_in_front_of_records_that_can_be_of_one_write_are_a_torn_tail(case):
+    """One that never got its first sector leaves them, and so does a sector that is lost."""
+    log, boundary = log_with_a_boundary(ONE_SAVE)
+    (follows, *_) = (end for end in log.ends if end >= boundary + 512)
+    told = TOLD.format(boundary, "records that belong together follow", follows)
+    check_torn(case, without_sector(log, boundary), boundary, told)
+    case.put(without_sector(log, boundary))
+    assert read(case.directory).entries == log.states[log.records_before(boundary)][1]
+
+
+@pytest.mark.parametrize("gap", [512, 1024])
+def test_zeros_in_front_of_a_lone_record_that_reaches_beyond_them(case, gap):
+    """A save may commit its own entries, and a received snapshot be of any index; but no write
+    can commit more entries than it has room for."""
+    log, boundary = log_with_a_boundary(ONE_SAVE)
+    last = log.states[log.records_before(boundary)][1][-1].index
+    most = last + gap // 24
+
+    def lone(record_type, payload):
+        return log.data[:boundary] + bytes(gap) + Frames(0x1234).add(record_type, payload).data
+
+    def committing(index):
+        return lone(HARD_STATE, encode_hard_state(HardState(1, ALICE, index)))
+
+    case.put(committing(last))
+    assert read(case.directory).torn_tail is None
+    for index in (last + 1, most):
+        what = f"the hard state record at byte {boundary + gap} reaches index {index}"
+        told = TOLD.replace(" at byte {};", ";").format(boundary, what)
+        check_torn(case, committing(index), boundary, told)
+    check_lost(case, committing(most + 1), boundary)
+    received = lone(SNAPSHOT, encode_snapshot_record(SnapshotMetadata(9000, 1)))
+    what = f"the snapshot record at byte {boundary + gap} reaches index 9000"
+    check_torn(case, received, boundary, TOLD.replace(" at byte {};", ";").format(boundary, what))
+
+
+def test_zeros_that_end_in_their_sector_in_front_of_records_are_lost_data(case):
+    """A write leaves a sector as it was, or whole."""
+    log, boundary = log_with_a_boundary(ONE_SAVE)
+    (end,) = (end for end in log.ends if boundary + 64 <= end < boundary + 100)
+    check_lost(case, log.data[:boundary] + bytes(end - boundary) + log.data[end:], boundary)
+
+
+def test_a_sector_of_zeros_in_place_of_a_header_is_lost_data(tmp_path):
+    """Also in a last segment beside others: it got its name when the header was durable."""
+    directory = tmp_path / "log"
+    before = Frames().add_header()
+    before.add(ENTRY, encode_entry(Entry(1, 1, b"first"))).write(directory / FIRST_SEGMENT)
+    frames = Frames(before.crc).add_header(first=False)
+    for entry in entries(2, 40):
+        frames.add(ENTRY, encode_entry(entry))
+    frames.data = bytes(512) + frames.data[512:]
+    frames.write(directory / segment_name(1, 2))
+    for way in (read, raftwal.verify, raftwal.repair):
+        with pytest.raises(ZeroedDataError) as caught:
+            way(directory)
+        assert caught.value.offset == 0
+
+
+def test_a_storage_recovers_from_zeros_in_front_of_records_keeps_them_and_warns(tmp_path):
+    log, boundary = log_with_a_boundary(ONE_SAVE)
+    segment = tmp_path / "node" / "wal" / FIRST_SEGMENT
+    segment.parent.mkdir(parents=True)
+    damaged = without_sector(log, boundary)
+    segment.write_bytes(damaged)
+    registry = CollectorRegistry()
+    with (
+        capture_logs() as events,
+        RaftStorage.open(
+            tmp_path / "node", segment_bytes=8192, registry=registry, node="a"
+        ) as storage,
+    ):
+        recovered = storage.recovered
+        assert recovered.entries == log.states[log.records_before(boundary)][1]
+        assert recovered.repair.offset == boundary
+        assert recovered.repair.set_aside == f"{segment}.broken"
+        storage.save(HardState(1, ALICE, 0), [Entry(1, storage.last_index + 1, b"goes on")])
+    (warning,) = (event for event in events if event["event"] == "wal_repaired")
+    assert warning["log_level"] == "warning"
+    assert warning["offset"] == boundary
+    assert "records that belong together follow" in warning["reason"]
+    assert warning["reason"] == recovered.repair.reason
+    assert registry.get_sample_value("raftwal_wal_repairs_total", {"node": "a"}) == 1
+    # What was cut off is in the copy, to the last record.
+    kept = (tmp_path / "node" / "wal" / f"{FIRST_SEGMENT}.broken").read_bytes()
+    assert kept == damaged
+    assert encode_entry(ONE_SAVE[-1]) in kept
+    with RaftStorage.open(
+        tmp_path / "node", segment_bytes=8192, registry=CollectorRegistry()
+    ) as storage:
+        assert not storage.recovered.repair.repaired
+        assert storage.recovered.entries[-1].data == b"goes on"
 
 
 def test_remains_of_a_write_beyond_the_end_are_cleared_durably(tmp_path):

@@ -18,6 +18,7 @@ def repair(directory: Directory, *, as_json: bool) -> None:
         print_json("repair", {"path": directory.log, **report._asdict()})
     elif report.repaired:
         removed = in_words(report.removed_bytes, "byte")
+        print(report.reason)
         print(f"cut the torn tail off {report.segment} at byte {report.offset}")
         print(f"{removed} went, those preallocated for later records included")
         print(f"the segment as it was is in {report.set_aside}")

@@ -27,7 +27,8 @@ class RepairReport(NamedTuple):
     """What a repair did.
 
     ``removed_bytes`` were cut from ``segment`` at ``offset`` after the whole file was
-    copied to ``set_aside``.  All are empty when the log ended cleanly.
+    copied to ``set_aside``; ``reason`` says what was found there.  All are empty when the
+    log ended cleanly.
     """
 
     repaired: bool
@@ -35,6 +36,7 @@ class RepairReport(NamedTuple):
     offset: int = 0
     removed_bytes: int = 0
     set_aside: str = ""
+    reason: str = ""
 
 
 def verify(
@@ -127,7 +129,7 @@ def _cut_torn_tail(fs: FileSystem, segment: str) -> RepairReport:
         set_aside=set_aside,
         reason=contents.torn_tail.what,
     )
-    return RepairReport(True, segment, offset, size - offset, set_aside)
+    return RepairReport(True, segment, offset, size - offset, set_aside, contents.torn_tail.what)
 
 
 def _free_name(fs: FileSystem, segment: str) -> str:

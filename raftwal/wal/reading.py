@@ -146,7 +146,9 @@ class _Interpreter:
         self._base: int | None = start.index if start is not None else None
         if first_segment.sequence == 0:
             self._base = self._base or 0
-        stream.last_index = self._base or 0
+        self._snapshot_reached = self._base or 0
+        # A segment is named after the entry that follows those before it.
+        stream.last_index = max(self._base or 0, first_segment.index - 1)
 
     def placed(
         self, error: type[CorruptionError], what: str, index: int | None = None
@@ -196,7 +198,7 @@ class _Interpreter:
                 index,
             )
         entries.append(entry)
-        self._note_index(index)
+        self._stream.last_index = max(index, self._snapshot_reached)
 
     def _jumps_over_snapshot(self, index: int) -> bool:
         """Whether the entries before ``index`` are in a snapshot received from a peer.
@@ -226,7 +228,8 @@ class _Interpreter:
         self._snapshot_indexes.add(snapshot.index)
         self._snapshot_segments.append(self._stream.segment)
         self._terms.write_snapshot(snapshot.index, snapshot.term)
-        self._note_index(snapshot.index)
+        self._snapshot_reached = max(self._snapshot_reached, snapshot.index)
+        self._stream.last_index = max(self._stream.last_index, snapshot.index)
         start = self._start
         if start is None or snapshot.index != start.index:
             return
@@ -240,9 +243,6 @@ class _Interpreter:
         logged = self._term_logged_at_start
         if logged is not None and logged != snapshot.term:
             self._stale_entries = len(self._entries)
-
-    def _note_index(self, index: int) -> None:
-        self._stream.last_index = max(self._stream.last_index, index)
 
     def contents(self) -> LogContents:
         if self._start is not None and not self._start_found:

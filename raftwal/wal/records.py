@@ -23,7 +23,7 @@ from raftwal.errors import (
 )
 from raftwal.fs import FileSystem
 from raftwal.model import EMPTY_HARD_STATE, HardState
-from raftwal.wal.evidence import LogSoFar, later_write_beyond, lost_behind_zeros
+from raftwal.wal.evidence import LogSoFar, later_write_beyond, records_behind_zeros
 from raftwal.wal.segments import SECTOR_BYTES, SegmentName, is_zero
 from raftwal.wire.byte_damage import changed_byte, stated_end
 from raftwal.wire.frames import (
@@ -67,7 +67,7 @@ class RecordStream:
         self._segments = segments
         self.crc = 0
         self.last_index = 0
-        """The highest entry index read so far, as the caller keeps it: evidence for
+        """Where the log ends by what was read so far, as the caller keeps it: evidence for
         what zeros in the log may have swallowed."""
         self.hard_state: HardState = EMPTY_HARD_STATE
         """The last hard state read so far, as the caller keeps it: evidence, too."""
@@ -276,9 +276,23 @@ class RecordStream:
                 path=path,
                 offset=offset,
             )
-        lost = lost_behind_zeros(data, offset, self._so_far())
-        if lost is not None:
-            raise ZeroedDataError(f"zeros where records were: {lost}", path=path, offset=offset)
+        remains = records_behind_zeros(data, offset, self._so_far())
+        if remains is None:
+            return
+        if not remains.can_be_torn or self._count < len(self._header):
+            # A segment gets its name once its header is durable.
+            raise ZeroedDataError(
+                f"zeros where records were: {remains.what}", path=path, offset=offset
+            )
+        self.torn_tail = TornTailError(
+            f"torn tail: zeros at byte {offset}, and {remains.what}; an interrupted write "
+            "leaves this; if the machine did not crash, a sector was lost",
+            path=path,
+            offset=offset,
+            advice=f"{TornTailError.default_advice}. If the machine did not crash, keep the "
+            "copy that it makes, empty this node's data directory and let it rejoin from its "
+            "peers",
+        )
 
     def _so_far(self) -> LogSoFar:
         return LogSoFar(self.last_index, self.hard_state)
