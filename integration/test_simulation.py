@@ -5,6 +5,7 @@ A failure names its seed; ``python -m integration.simulation --seed N`` tells wh
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
@@ -94,7 +95,13 @@ def test_much_happens_in_a_run():
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_what_is_broken_on_purpose_is_found(mutant: Mutant):
-    assert any(run(mutant, seed).violations for seed in mutant.seeds)
+    """At once with seeds that once found it, or else, since each change to raftwal makes other
+    runs of the same seeds, among the first.
+    """
+    tried = itertools.chain(mutant.seeds, range(300))
+    found = next((seed for seed in tried if run(mutant, seed).violations), None)
+    assert found is not None
+    print(f"found by seed {found}")
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -6,11 +6,19 @@ The executor is a seam: whoever passes one in decides when and where tasks run.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
+
+_thread = threading.local()
+
+
+def is_task_of_this_thread() -> bool:
+    """Whether the thread that asks is running a task: it must not wait for one."""
+    return bool(getattr(_thread, "runs_a_task", False))
 
 
 class Background:
@@ -24,8 +32,17 @@ class Background:
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
         """Begin ``task``.  One that cannot be begun has failed with an ``OSError``."""
+
+        def run() -> _Result:
+            before = is_task_of_this_thread()
+            _thread.runs_a_task = True
+            try:
+                return task()
+            finally:
+                _thread.runs_a_task = before
+
         try:
-            return self._executor.submit(task)
+            return self._executor.submit(run)
         except RuntimeError as error:
             # No thread to be had: out of them, or the interpreter is shutting down.
             failed: Future[_Result] = Future()

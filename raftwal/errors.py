@@ -24,7 +24,9 @@ exception that fits, so that ``except OSError`` and ``except ValueError`` work t
     │   ├── SnapshotMismatchError        the snapshot's index, with another term
     │   ├── SnapshotNotFoundError        no record of the snapshot to start from
     │   ├── SnapshotAheadOfLogError      snapshots, but no log that goes with them
-    │   └── SnapshotFileError            a snapshot file that does not check
+    │   ├── SnapshotFileError            a snapshot file that does not check
+    │   └── FileJournalError             PySyncObj's own files, damaged
+    │       └── LostEntriesError         and without entries that the node knew
     ├── TornTailError (ValueError)       the normal trace of a crash; can be repaired
     ├── NotAWalError (FileNotFoundError) no log in this directory
     ├── NoSnapshotError (FileNotFoundError)
@@ -40,7 +42,14 @@ exception that fits, so that ``except OSError`` and ``except ValueError`` work t
     ├── UnavailableError (LookupError)   an index above the last entry
     ├── InvalidSettingError (ValueError) an argument that cannot be
     ├── CommittedEntryContradictedError (ValueError) another node lost what it had promised
+    ├── CommandError (RuntimeError)      an awaited call that was not acknowledged
+    │   ├── CommandNotAppliedError       it was not applied, and will not be
+    │   └── CommandOutcomeUnknownError   it may have been applied, or may yet be
+    │       └── CommandTimeoutError (TimeoutError)
+    ├── NodeNotReadyError (RuntimeError) a node that was waited for in vain
     ├── IdentityMismatchError (ValueError)
+    ├── MigrationRefusedError (ValueError) what is there cannot become the other form
+    ├── MigrationTargetExistsError (FileExistsError)
     └── UnsupportedPySyncObjError (ImportError)
 """
 
@@ -123,7 +132,9 @@ class TruncatedSegmentError(CorruptionError):
 
 
 class ZeroedDataError(CorruptionError):
-    """Zeros stand where records were: either nothing but zeros, or records beyond them."""
+    """Zeros stand where records were: either nothing but zeros, or records beyond them
+    that no interrupted write leaves.
+    """
 
 
 class LostRecordsError(CorruptionError):
@@ -200,10 +211,35 @@ class SnapshotFileError(CorruptionError):
     """A snapshot file is empty, does not parse, or fails its checksum."""
 
 
+class FileJournalError(CorruptionError):
+    """A FileJournal of PySyncObj's own, its ``.meta`` or its dump does not check.
+
+    PySyncObj syncs none of them and gives none but the dump a checksum: a power cut can
+    leave them torn or of different times.
+    """
+
+    default_advice = (
+        "Move the node's files away while the rest of the cluster is in step and start it "
+        "alone: it gets everything from its peers"
+    )
+
+
+class LostEntriesError(FileJournalError):
+    """A FileJournal lacks entries that the node knew, and may have acknowledged."""
+
+    default_advice = (
+        "Move the node's files away while the rest of the cluster is in step and start it "
+        "alone: it gets everything from its peers.  Where there is no other node, "
+        "'raftwal migrate --accept-loss' goes on from what there is"
+    )
+
+
 class TornTailError(RaftwalError, ValueError):
     """The last segment ends in a record that was still on its way when the node died.
 
-    Normal after a crash.  ``offset`` is the end of the last whole record.
+    Normal after a crash.  ``offset`` is the end of the last whole record.  Where zeros
+    stand there, and behind them records that one interrupted write explains, ``what``
+    says so: a disk that loses a sector leaves the same.
     """
 
     default_advice = "Run 'raftwal repair' or raftwal.repair(); RaftStorage.open does it itself"
@@ -261,9 +297,9 @@ class InvalidEntryError(RaftwalError, ValueError):
 
 
 class InvalidSnapshotError(RaftwalError, ValueError):
-    """A snapshot that its file could not hold.  Nothing was written."""
+    """A snapshot whose metadata cannot be.  Nothing was written."""
 
-    default_advice = "Make the state smaller, or compress it"
+    default_advice = ""
 
 
 class SnapshotOutOfDateError(RaftwalError, ValueError):
@@ -304,13 +340,73 @@ class CommittedEntryContradictedError(RaftwalError, ValueError):
     )
 
 
+class CommandError(RaftwalError, RuntimeError):
+    """A replicated call that was awaited, and not acknowledged.
+
+    ``reason`` is the name that PySyncObj has for it in ``FAIL_REASON``, or ``TIMEOUT``,
+    or ``NOT_RUNNING``.  ``__cause__`` is the node's storage failure, if it has one.
+    """
+
+    def __init__(self, what: str, *, reason: str, path: str | None = None) -> None:
+        super().__init__(what, path=path)
+        self.reason = reason
+
+
+class CommandNotAppliedError(CommandError):
+    """The command is committed nowhere and never will be: to call again is safe.
+
+    ``QUEUE_FULL``, ``MISSING_LEADER``, ``NOT_LEADER``, ``DISCARDED``: a second call may
+    well succeed.  ``REQUEST_DENIED``: a change of membership that would change nothing,
+    or that a new leader cannot take yet; or this node's storage has failed, and another
+    node may take it.  ``NOT_RUNNING``: the node was destroyed.
+    """
+
+    default_advice = "Nothing was written: calling again is safe"
+
+
+class CommandOutcomeUnknownError(CommandError):
+    """The command may be committed, or become so later.
+
+    ``LEADER_CHANGED``, ``UNKNOWN_OUTCOME``, ``TIMEOUT``.  To call again is safe for a
+    command that may happen twice.
+    """
+
+    default_advice = "Read back what became of it, or call again if it may happen twice"
+
+
+class CommandTimeoutError(CommandOutcomeUnknownError, TimeoutError):
+    """There was no answer in time.  The command stays where it is and may yet be applied."""
+
+
+class NodeNotReadyError(RaftwalError, RuntimeError):
+    """The node was not ready in time, or never will be; the text says why.
+
+    ``__cause__`` is the node's storage failure, if that is the reason.
+    """
+
+
 class IdentityMismatchError(RaftwalError, ValueError):
     """The directory belongs to another node, another cluster or another format."""
 
     default_advice = "Give this node its own directory"
 
 
+class MigrationRefusedError(RaftwalError, ValueError):
+    """What is there cannot be turned into the other form whole, or must not.
+
+    Nothing was written.
+    """
+
+    default_advice = ""
+
+
+class MigrationTargetExistsError(RaftwalError, FileExistsError):
+    """There is something where a migration was to put what it makes.  Nothing was written."""
+
+    default_advice = "Name another place, or move what is there away"
+
+
 class UnsupportedPySyncObjError(RaftwalError, ImportError):
     """The installed PySyncObj lacks something that the adapter builds on."""
 
-    default_advice = "Install a supported PySyncObj: pip install 'pysyncobj>=0.3.17,<0.4'"
+    default_advice = "Install a supported PySyncObj: pip install 'pysyncobj==0.3.17'"

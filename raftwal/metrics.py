@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -32,6 +33,10 @@ class _Gauge(Protocol):
     def set(self, value: float) -> None: ...
 
 
+class _ScrapedGauge(Protocol):
+    def set_function(self, f: Callable[[], float]) -> None: ...
+
+
 class _Nothing:
     """Takes the place of a metric that nobody asked for."""
 
@@ -40,6 +45,8 @@ class _Nothing:
     def inc(self, amount: float = 1) -> None: ...
 
     def set(self, value: float) -> None: ...
+
+    def set_function(self, f: Callable[[], float]) -> None: ...
 
 
 _NOTHING = _Nothing()
@@ -80,6 +87,10 @@ class StorageMetrics(NamedTuple):
     snapshot_index: _Gauge = _NOTHING
     snapshot_time: _Gauge = _NOTHING
     failed: _Gauge = _NOTHING
+    log_bytes: _ScrapedGauge = _NOTHING
+    snapshot_bytes: _ScrapedGauge = _NOTHING
+    memory_entries: _ScrapedGauge = _NOTHING
+    memory_bytes: _ScrapedGauge = _NOTHING
 
 
 NO_WAL_METRICS = WALMetrics()
@@ -170,6 +181,30 @@ SPECS: dict[str, _Spec] = {
         "server_snapshot_age_seconds",
         "Seconds since the newest snapshot was saved; 0 before the first.",
     ),
+    "log_bytes": _Spec(
+        Gauge,
+        "wal_disk_bytes",
+        "disk_wal_disk_bytes",
+        "Bytes of disk that the log's directory takes.",
+    ),
+    "snapshot_bytes": _Spec(
+        Gauge,
+        "snapshot_disk_bytes",
+        "snap_disk_bytes",
+        "Bytes of disk that the snapshots' directory takes.",
+    ),
+    "memory_entries": _Spec(
+        Gauge,
+        "log_memory_entries",
+        "server_log_memory_entries",
+        "Entries that the node holds in memory.",
+    ),
+    "memory_bytes": _Spec(
+        Gauge,
+        "log_memory_bytes",
+        "server_log_memory_bytes",
+        "Bytes of the data of the entries that the node holds in memory.",
+    ),
     "failed": _Spec(
         Gauge,
         "storage_failed",
@@ -255,4 +290,8 @@ def storage_metrics(
         snapshot_index=of["snapshot_index"],
         snapshot_time=_SnapshotTime(of["snapshot_time"], of["snapshot_age"]),
         failed=of["failed"],
+        log_bytes=of["log_bytes"],
+        snapshot_bytes=of["snapshot_bytes"],
+        memory_entries=of["memory_entries"],
+        memory_bytes=of["memory_bytes"],
     )

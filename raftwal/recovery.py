@@ -19,7 +19,7 @@ from raftwal.events import log
 from raftwal.fs import FileSystem, make_directories
 from raftwal.identity import Identity
 from raftwal.metrics import StorageMetrics
-from raftwal.model import START_OF_LOG, Entry, HardState, Snapshot
+from raftwal.model import START_OF_LOG, Entry, HardState, Snapshot, SnapshotMetadata
 from raftwal.snapshots import Snapshotter
 from raftwal.wal.checking import RepairReport, repair
 from raftwal.wal.creation import lock_segments
@@ -34,9 +34,11 @@ SNAPSHOT_DIRECTORY = "snap"
 class Recovered(NamedTuple):
     """What a node starts from.
 
-    ``snapshot`` is the newest that is whole and vouched for, or ``None``; ``entries``
-    follow on it, committed or not; ``metadata`` is what the directory was created
-    with; ``repair`` says what a torn tail cost; ``seconds`` is how long it took.
+    ``snapshot`` is the newest that is whole and vouched for, or ``None``; without its
+    data where the storage was opened with ``keep_snapshot_data=False``.  ``entries``
+    follow on it, committed or not, and there were ``entry_count`` of them; ``metadata`` is
+    what the directory was created with; ``repair`` says what a torn tail cost; ``seconds``
+    is how long it took.
     """
 
     snapshot: Snapshot | None
@@ -45,6 +47,7 @@ class Recovered(NamedTuple):
     metadata: bytes | None
     repair: RepairReport
     seconds: float
+    entry_count: int = 0
 
 
 class Opening:
@@ -57,12 +60,14 @@ class Opening:
         metrics: StorageMetrics,
         segment_bytes: int,
         executor: Executor | None,
+        keep_snapshot_data: bool = True,
     ) -> None:
         self._data_dir = data_dir
         self._fs = fs
         self._metrics = metrics
         self._segment_bytes = segment_bytes
         self._executor = executor
+        self._keep_snapshot_data = keep_snapshot_data
         self._wal_directory = os.path.join(data_dir, WAL_DIRECTORY)
         self.snapshotter = Snapshotter(
             os.path.join(data_dir, SNAPSHOT_DIRECTORY), fs=fs, metrics=metrics.snapshots
@@ -137,15 +142,17 @@ class Opening:
         except BaseException:
             wal.close()
             raise
+        # Not those that a received snapshot contradicts (Raft paper, figure 13, step 7):
+        # the node had them before, and its leader then sent it others.
+        entries = contents.entries[contents.stale_entries :]
         recovered = Recovered(
             snapshot,
             contents.hard_state,
-            # Entries that a received snapshot contradicts (Raft paper, figure 13,
-            # step 7): the node had them before, and its leader then sent it others.
-            contents.entries[contents.stale_entries :],
+            entries,
             contents.metadata,
             repaired,
             time.perf_counter() - started,
+            len(entries),
         )
         log.info(
             "storage_recovered",
@@ -191,7 +198,7 @@ class Opening:
         ]
         snapshot: Snapshot | None = None
         with contextlib.suppress(NoSnapshotError):
-            snapshot = self.snapshotter.load_newest(vouched)
+            snapshot = self._load_newest(vouched)
         if first_index > (snapshot.metadata.index if snapshot is not None else 0):
             raise SnapshotAheadOfLogError(
                 f"the log starts at index {first_index}, and no snapshot from there on is "
@@ -202,6 +209,12 @@ class Opening:
                 "data directory and let it rejoin from its peers",
             )
         return snapshot
+
+    def _load_newest(self, vouched: list[SnapshotMetadata]) -> Snapshot:
+        if self._keep_snapshot_data:
+            return self.snapshotter.load_newest(vouched)
+        with self.snapshotter.open_newest(vouched) as reader:
+            return Snapshot(reader.metadata)
 
     def _check_commit(self, survey: LogContents, snapshot: Snapshot | None) -> None:
         last_index = survey.entries[-1].index if survey.entries else 0

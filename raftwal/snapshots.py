@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from raftwal.errors import (
     InvalidSnapshotError,
     NoSnapshotError,
     ReadFailedError,
-    RecordFormatError,
     SnapshotFileError,
     WriteFailedError,
 )
@@ -21,20 +21,21 @@ from raftwal.events import log
 from raftwal.fs import DISK, FileSystem, make_directories
 from raftwal.metrics import NO_SNAPSHOT_METRICS, SnapshotMetrics
 from raftwal.model import Snapshot, SnapshotMetadata
-from raftwal.wire.frames import extend_crc
-from raftwal.wire.messages import (
-    decode_snapshot,
-    decode_snapshot_file,
-    encode_snapshot,
-    encode_snapshot_file,
+from raftwal.snapshot_files import (
+    ChunksOf,
+    SnapshotEncoding,
+    SnapshotReader,
+    check_snapshot_file,
+    open_snapshot_file,
+    write_and_sync,
 )
-
-MAX_SNAPSHOT_BYTES = (1 << 31) - (1 << 20)
-"""protobuf parses no message of 2 GiB or more; membership and framing need some of it."""
+from raftwal.spool import CHUNK_BYTES, SPOOL_SUFFIX, SizedChunks, Spool
 
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.snap")
 _DATABASE_NAME = re.compile(r"([0-9a-f]{16})\.snap\.db")
-_DATABASE_CHUNK_BYTES = 1 << 20
+_UNFINISHED = (".snap.tmp", ".snap.db.tmp", SPOOL_SUFFIX)
+
+_Found = TypeVar("_Found")
 
 
 class SnapshotName(NamedTuple):
@@ -66,6 +67,7 @@ class Snapshotter:
         self._fs = fs
         self._directory = os.fspath(path)
         self._metrics = metrics
+        self._spools = itertools.count(1)
 
     def save(self, snapshot: Snapshot) -> str:
         """Save a snapshot; its file is whole and durable when this returns its path.
@@ -73,29 +75,39 @@ class Snapshotter:
         Written under another name, synced, renamed, the directory synced: a crash
         leaves the whole file or none.
 
-        Raises `InvalidSnapshotError` before anything is written when it is larger than
-        `MAX_SNAPSHOT_BYTES` or its metadata do not fit the format, and `WriteFailedError`;
-        then there is no file of that name, or, when only the last directory sync failed,
-        perhaps the new one in place of one that was there.
+        Raises `InvalidSnapshotError` before anything is written when its metadata do not
+        fit the format, and `WriteFailedError`; then there is no file of that name, or, when
+        only the last directory sync failed, perhaps the new one in place of one that was
+        there.
         """
+        return self._save(snapshot.metadata, ChunksOf(snapshot.data))
+
+    def save_stream(self, metadata: SnapshotMetadata, chunks: Iterable[bytes]) -> str:
+        """Save a snapshot whose data come in pieces, of any size, as `save` does.
+
+        The file is the one that `save` makes of the same data, and no more than a few MiB
+        of it are in memory.  Its head tells size and checksum, so chunks that are not
+        `SizedChunks` first go into a scratch file: while it is made, the snapshot takes
+        twice its room on the disk.
+
+        Raises as `save` does, and what ``chunks`` raises; there is then no file.
+        """
+        if isinstance(chunks, SizedChunks):
+            return self._save(metadata, chunks)
+        self._encoding(metadata, ChunksOf(b""))  # raises: before anything is written
+        with self.spool() as spool:
+            for chunk in chunks:
+                spool.append(chunk)
+            return self._save(metadata, spool)
+
+    def spool(self) -> Spool:
+        """A place for what may become a snapshot, beside them; one per use."""
+        name = f"{next(self._spools):x}{SPOOL_SUFFIX}"
+        return Spool(self._fs, os.path.join(self._directory, name), memory_bytes=CHUNK_BYTES)
+
+    def _save(self, metadata: SnapshotMetadata, data: SizedChunks) -> str:
         started = time.perf_counter()
-        metadata = snapshot.metadata
-        if len(snapshot.data) > MAX_SNAPSHOT_BYTES:
-            raise InvalidSnapshotError(
-                f"a snapshot of {len(snapshot.data)} bytes, more than a protobuf message can hold",
-                path=self._directory,
-                index=metadata.index,
-            )
-        try:
-            data = encode_snapshot(snapshot)
-        except ValueError as error:
-            raise InvalidSnapshotError(
-                f"the snapshot's metadata do not fit the format: {error}",
-                path=self._directory,
-                index=metadata.index,
-                advice="",
-            ) from error
-        content = encode_snapshot_file(extend_crc(0, data), data)
+        encoding = self._encoding(metadata, data)
         path = os.path.join(self._directory, str(SnapshotName(metadata.term, metadata.index)))
         in_writing = f"{path}.tmp"
         undo = in_writing
@@ -103,20 +115,20 @@ class Snapshotter:
             make_directories(self._fs, self._directory)
             file = self._fs.create(in_writing)
             try:
-                file.write(0, content)
-                sync_started = time.perf_counter()
-                file.sync()
-                self._metrics.sync_seconds.observe(time.perf_counter() - sync_started)
+                written = write_and_sync(file, encoding.chunks())
             finally:
                 file.close()
+            self._metrics.sync_seconds.observe(written.sync_seconds)
             is_new = not self._fs.exists(path)
             self._fs.rename(in_writing, path)
             if is_new:
                 undo = path
             self._fs.sync_directory(self._directory)
-        except OSError as error:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 self._fs.remove(undo)
+            if not isinstance(error, OSError):
+                raise
             log.error("snapshot_failed", path=path, error=str(error))
             raise WriteFailedError(
                 f"cannot save the snapshot: {error.strerror or error}",
@@ -131,10 +143,20 @@ class Snapshotter:
             path=path,
             index=metadata.index,
             term=metadata.term,
-            bytes=len(content),
+            bytes=written.bytes,
             seconds=round(seconds, 6),
         )
         return path
+
+    def _encoding(self, metadata: SnapshotMetadata, data: SizedChunks) -> SnapshotEncoding:
+        try:
+            return SnapshotEncoding(metadata, data)
+        except ValueError as error:
+            raise InvalidSnapshotError(
+                f"the snapshot's metadata do not fit the format: {error}",
+                path=self._directory,
+                index=metadata.index,
+            ) from error
 
     def names(self) -> list[SnapshotName]:
         """The snapshot files there are, newest first; whole or not.
@@ -158,7 +180,7 @@ class Snapshotter:
 
     def load(self) -> Snapshot:
         """The newest snapshot that is whole.  See `load_newest` for what else happens."""
-        return self._load_first_whole(self.names())
+        return self._first_whole(self.names(), self.read)
 
     def load_newest(self, valid_snapshots: Iterable[SnapshotMetadata]) -> Snapshot:
         """The newest whole snapshot among those that the log vouches for.
@@ -168,8 +190,11 @@ class Snapshotter:
 
         Raises `NoSnapshotError` when none is left, `ReadFailedError`.
         """
-        vouched = {(snapshot.term, snapshot.index) for snapshot in valid_snapshots}
-        return self._load_first_whole([name for name in self.names() if name in vouched])
+        return self._first_whole(self._vouched_for(valid_snapshots), self.read)
+
+    def open_newest(self, valid_snapshots: Iterable[SnapshotMetadata]) -> SnapshotReader:
+        """The snapshot that `load_newest` would give, to be read in pieces.  Raises as it does."""
+        return self._first_whole(self._vouched_for(valid_snapshots), self.open)
 
     def read(self, name: SnapshotName) -> Snapshot:
         """One snapshot.  Raises `SnapshotFileError`, `ReadFailedError`."""
@@ -184,12 +209,30 @@ class Snapshotter:
             raise ReadFailedError(
                 f"cannot read the snapshot: {error.strerror}", path=path
             ) from error
-        return _decode(content, path, name)
 
-    def _load_first_whole(self, names: list[SnapshotName]) -> Snapshot:
+        def read(offset: int, length: int) -> bytes:
+            return content[offset : offset + length]
+
+        metadata, start, end = check_snapshot_file(read, len(content), path, name)
+        return Snapshot(metadata, content[start:end])
+
+    def open(self, name: SnapshotName) -> SnapshotReader:
+        """One snapshot, to be read in pieces, once its whole file was read and found whole.
+
+        Raises `SnapshotFileError`, `ReadFailedError`.
+        """
+        return open_snapshot_file(self._fs, self.path_of(name), name)
+
+    def _vouched_for(self, valid_snapshots: Iterable[SnapshotMetadata]) -> list[SnapshotName]:
+        vouched = {(snapshot.term, snapshot.index) for snapshot in valid_snapshots}
+        return [name for name in self.names() if name in vouched]
+
+    def _first_whole(
+        self, names: list[SnapshotName], find: Callable[[SnapshotName], _Found]
+    ) -> _Found:
         for name in names:
             try:
-                return self.read(name)
+                return find(name)
             except SnapshotFileError as error:
                 path = self.path_of(name)
                 log.warning("snapshot_set_aside", path=path, reason=error.what)
@@ -306,7 +349,7 @@ class Snapshotter:
         """Remove what a save that a crash interrupted left.  Raises ``OSError``."""
         if self._fs.is_directory(self._directory):
             for file_name in self._fs.list(self._directory):
-                if file_name.endswith((".snap.tmp", ".snap.db.tmp")):
+                if file_name.endswith(_UNFINISHED):
                     self._fs.remove(os.path.join(self._directory, file_name))
 
 
@@ -320,29 +363,7 @@ class _StreamFailedError(Exception):
 
 def _chunks_of(stream: BinaryIO) -> Iterator[bytes]:
     try:
-        while chunk := stream.read(_DATABASE_CHUNK_BYTES):
+        while chunk := stream.read(CHUNK_BYTES):
             yield chunk
     except Exception as error:
         raise _StreamFailedError(error) from error
-
-
-def _decode(content: bytes, path: str, name: SnapshotName) -> Snapshot:
-    if not content:
-        raise SnapshotFileError("the snapshot file is empty", path=path)
-    try:
-        crc, data = decode_snapshot_file(content)
-        if not data:
-            raise RecordFormatError("no data in it")
-        if extend_crc(0, data) != crc:
-            raise SnapshotFileError("the snapshot's checksum does not match", path=path)
-        snapshot = decode_snapshot(data)
-    except RecordFormatError as error:
-        raise SnapshotFileError(f"the snapshot does not parse: {error.what}", path=path) from error
-    metadata = snapshot.metadata
-    if (metadata.term, metadata.index) != name:
-        raise SnapshotFileError(
-            f"the snapshot is of index {metadata.index}, term {metadata.term}, "
-            "not what its name says",
-            path=path,
-        )
-    return snapshot

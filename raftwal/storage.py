@@ -30,8 +30,11 @@ from raftwal.model import (
     SnapshotMetadata,
 )
 from raftwal.recovery import WAL_DIRECTORY, Opening, Recovered
+from raftwal.snapshot_files import SnapshotReader
 from raftwal.snapshots import Snapshotter
+from raftwal.spool import Spool
 from raftwal.storage_admission import check_save, check_snapshot
+from raftwal.usage import report_usage
 from raftwal.wal.admission import check_snapshot_metadata
 from raftwal.wal.log import WAL
 from raftwal.wal.purging import purge_segments
@@ -88,6 +91,7 @@ class RaftStorage:
         keep_segments: int = 5,
         keep_snapshots: int = 5,
         keep_entries: bool = True,
+        keep_snapshot_data: bool = True,
         metrics: StorageMetrics | None = None,
         registry: CollectorRegistry | None = None,
         namespace: str = "raftwal",
@@ -103,7 +107,8 @@ class RaftStorage:
         ``identity`` (or raw ``metadata``, at most one of the two) is written when the
         log is created and compared when it is opened; with neither, a log of any
         identity is opened.  ``keep_entries=False`` spares the memory of a node that holds
-        its log itself and never asks for `entries`.  ``registry``, ``namespace`` and
+        its log itself and never asks for `entries`, ``keep_snapshot_data=False`` that of a
+        state which `open_snapshot` reads piece by piece.  ``registry``, ``namespace`` and
         ``node`` (the value of the metrics' ``node`` label, the identity's node id or the
         directory by default) choose where metrics go, or ``metrics`` gives them ready made.
 
@@ -119,7 +124,9 @@ class RaftStorage:
             name = node or (identity.node_id if identity else directory)
             metrics = storage_metrics(name, registry=registry, namespace=namespace)
         expected = identity.encode() if identity is not None else metadata
-        opening = Opening(directory, fs, metrics, segment_bytes, executor)
+        opening = Opening(
+            directory, fs, metrics, segment_bytes, executor, keep_snapshot_data=keep_snapshot_data
+        )
         wal, recovered = opening.create_or_recover(expected)
         try:
             return cls(
@@ -282,6 +289,20 @@ class RaftStorage:
         """
         self._snapshotter.save(snapshot)
 
+    def save_snapshot_stream(self, metadata: SnapshotMetadata, chunks: Iterable[bytes]) -> None:
+        """As `save_snapshot_file`, of data in pieces: see `Snapshotter.save_stream`.
+
+        Raises as it does, and what ``chunks`` raises.
+        """
+        self._snapshotter.save_stream(metadata, chunks)
+
+    def spool(self) -> Spool:
+        """A place for what may become a snapshot, on the same disk.  Safe in another thread.
+
+        One that a crash left is removed when the storage is opened.
+        """
+        return self._snapshotter.spool()
+
     def record_snapshot(self, metadata: SnapshotMetadata) -> None:
         """The second half of `save_snapshot`: the record in the log, and the purge.
 
@@ -314,6 +335,19 @@ class RaftStorage:
         if self._snapshot.index == 0:
             return None
         return self._snapshotter.load_newest([self._snapshot])
+
+    def open_snapshot(self) -> SnapshotReader | None:
+        """The snapshot of `load_snapshot`, to be read in pieces; close it.
+
+        All of it is read once, to check it.  Safe in another thread; it stays readable when
+        the snapshot is purged meanwhile.
+
+        Raises as `load_snapshot` does.
+        """
+        snapshot = self._snapshot
+        if snapshot.index == 0:
+            return None
+        return self._snapshotter.open_newest([snapshot])
 
     def release(self, index: int) -> None:
         """Unlock the segments that hold nothing above ``index``, but for the last."""
@@ -392,3 +426,4 @@ class RaftStorage:
         metrics.wal.term.set(self.hard_state.term)
         metrics.wal.commit_index.set(self.hard_state.commit)
         metrics.wal.last_index.set(self.last_index)
+        report_usage(self.data_dir, metrics)

@@ -73,6 +73,18 @@ class KV(DurableSyncObj):
         return len(self.values)
 
 
+def offer_snapshot(node, dump: bytes, seconds: float = 30) -> None:
+    """Have a node receive a dump as from its leader, and wait until it has looked at it."""
+    serializer = node._SyncObj__serializer
+    assert serializer.setTransmissionData((dump, True, False)) is False
+    assert serializer.setTransmissionData((b"", False, True)) is False
+    deadline = time.monotonic() + seconds
+    while node._durable_node.is_examining_snapshot:
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        serializer.checkSerializing()
+        time.sleep(0.002)
+
+
 def node_with_own_serializer(address: str, data_dir: Path):
     """A node on its own whose application writes and reads its dump itself.
 

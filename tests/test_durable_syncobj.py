@@ -9,7 +9,15 @@ import sys
 import textwrap
 
 import pytest
-from clusters import KV, cluster, fast_conf, free_addresses, node_with_own_serializer, tick_until
+from clusters import (
+    KV,
+    cluster,
+    fast_conf,
+    free_addresses,
+    node_with_own_serializer,
+    offer_snapshot,
+    tick_until,
+)
 from pysyncobj import SyncObj, SyncObjConf, replicated
 
 import raftwal
@@ -70,7 +78,7 @@ def test_a_restart_begins_at_the_newest_snapshot_and_replays_the_rest(tmp_path):
         for node in nodes.nodes.values():
             assert node.recovered.snapshot is not None
             assert node.recovered.snapshot.metadata.index > 30
-            assert 10 <= len(node.recovered.entries) < 30
+            assert 10 <= node.recovered.entry_count < 30
             assert len(node.recovered.snapshot.metadata.conf_state.voters) == 3
         nodes.wait_for_values(expected)
 
@@ -115,11 +123,9 @@ def test_a_damaged_snapshot_from_a_peer_is_refused_and_replaces_nothing(tmp_path
         node = nodes.start(nodes.addresses[0])
         nodes.wait_for_leader()
         fill(nodes, node, 5)
-        serializer = node._SyncObj__serializer
         dump = gzip.compress(pickle.dumps(({"values": {}}, (b"\1", 90, 1), (b"\1", 89, 1), [])))
         damaged = dump[:-20] + bytes(20)
-        assert serializer.setTransmissionData((damaged, True, False)) is False
-        assert serializer.setTransmissionData((b"", False, True)) is False
+        offer_snapshot(node, damaged)
         assert node.storage_failure is None
         assert node._durable_node.storage.snapshot_metadata.index == 0
         assert len(node.values) == 5
@@ -131,9 +137,7 @@ def test_a_snapshot_that_is_older_than_the_state_is_passed_over(tmp_path):
         nodes.wait_for_leader()
         fill(nodes, node, 5)
         dump = gzip.compress(pickle.dumps(({"values": {}}, (b"\1", 3, 1), (b"\1", 2, 1), [])))
-        serializer = node._SyncObj__serializer
-        assert serializer.setTransmissionData((dump, True, False)) is False
-        assert serializer.setTransmissionData((b"", False, True)) is False
+        offer_snapshot(node, dump)
         assert node._durable_node.storage.snapshot_metadata.index == 0
 
 

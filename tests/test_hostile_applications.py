@@ -10,14 +10,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from clusters import KV, cluster, fast_conf, free_addresses, node_with_own_serializer, tick_until
+from clusters import (
+    KV,
+    cluster,
+    fast_conf,
+    free_addresses,
+    node_with_own_serializer,
+    offer_snapshot,
+    tick_until,
+)
 from pysyncobj import FAIL_REASON
 from pysyncobj.transport import TCPTransport
 from watched_disk import Failing, WatchedDisk
 
 from raftwal import WAL, RaftStorage
-from raftwal.errors import UnsupportedPySyncObjError
-from raftwal.pysyncobj import compatibility
 
 
 def entries_on_disk(node):
@@ -40,9 +46,7 @@ def test_a_snapshot_whose_last_entry_the_log_holds_never_drops_what_follows_it(t
         dump = gzip.compress(pickle.dumps(({"values": {}}, last, previous, set())))
         # As if nothing were applied yet: only the log can tell that it is not needed.
         follower._SyncObj__raftLastApplied = 2
-        serializer = follower._SyncObj__serializer
-        assert serializer.setTransmissionData((dump, True, False)) is False
-        assert serializer.setTransmissionData((b"", False, True)) is False
+        offer_snapshot(follower, dump)
         assert journal[:] == held
         follower._SyncObj__raftLastApplied = last[1] + 4
 
@@ -59,9 +63,7 @@ def test_an_old_snapshot_does_not_roll_back_an_application_with_its_own_deserial
     assert journal[4][1] == 5
     old = pickle.dumps(({0: 0, 1: 1, 2: 2}, (journal[4], journal[3], set())))
     applied = node.raftLastApplied
-    loading = node._SyncObj__serializer
-    assert loading.setTransmissionData((old, True, False)) is False
-    assert loading.setTransmissionData((b"", False, True)) is False
+    offer_snapshot(node, old)
     assert len(values) == 3
     tick_until(node, lambda: node.raftLastApplied == applied)
     assert dict(values.rawData()) == {number: number for number in range(10)}
@@ -195,9 +197,7 @@ def test_a_flipped_bit_in_a_received_snapshot_is_found_by_its_checksum(tmp_path)
         dump = gzip.compress(pickle.dumps((state, (b"\1", 90, 1), (b"\1", 89, 1), set())), 0)
         position = dump.index(b"vvvv") + 50
         damaged = dump[:position] + bytes((dump[position] ^ 1,)) + dump[position + 1 :]
-        serializer = node._SyncObj__serializer
-        assert serializer.setTransmissionData((damaged, True, False)) is False
-        assert serializer.setTransmissionData((b"", False, True)) is False
+        offer_snapshot(node, damaged)
         assert node._durable_node.storage.snapshot_metadata.index == 0
 
 
@@ -265,9 +265,3 @@ def test_a_transport_factory_is_guarded_like_a_class(tmp_path):
     node = KV(address, [], tmp_path / "n", transport=factory)
     assert made[0].send.__qualname__.startswith("SendBarrier.")
     node.destroy()
-
-
-def test_a_pysyncobj_without_what_is_needed_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(compatibility, "_METHODS", ("_onTick", "aMethodOfTheFuture"))
-    with pytest.raises(UnsupportedPySyncObjError, match="aMethodOfTheFuture"):
-        compatibility.check_pysyncobj()

@@ -33,29 +33,75 @@ def with_entries(last, term=1):
     made.setCurrentTerm(term, None)
     for index in range(1, last + 1):
         made.add(*entry(index, term))
-    made.take_unsaved()
+    made.saved(made.take_unsaved().number)
     return made
 
 
 def test_what_is_added_is_unsaved_until_it_is_taken():
     made = journal()
     made.add(b"x", 1, 0)
-    assert made.keeps_a_promise_unsaved
+    assert made.of_promises > made.durable
     unsaved = made.take_unsaved()
     assert unsaved.entries == [Entry(0, 1, b"x")]
     assert unsaved.hard_state == HardState(0, 0, 1)
-    assert not made.keeps_a_promise_unsaved
     assert made.take_unsaved() is None
+    assert made.of_promises == unsaved.number > made.durable
+    made.saved(unsaved.number)
+    assert made.of_promises == made.durable
 
 
 def test_a_term_and_vote_are_unsaved_until_taken_and_come_back_by_name():
     made = journal()
     made.setCurrentTerm(4, "b:1")
-    assert made.keeps_a_promise_unsaved
+    assert made.of_term == made.of_promises == made.durable + 1
     state = made.take_unsaved().hard_state
     assert state == HardState(4, member_id("b:1"), 1)
     assert journal(state).getVotedForNodeId() == "b:1"
     assert journal(state).getCurrentTerm() == 4
+
+
+def test_an_entry_leaves_a_durable_term_durable():
+    made = with_entries(3)
+    made.add(*entry(4))
+    assert made.of_term == made.durable < made.of_promises
+
+
+def test_the_log_is_durable_up_to_what_waits_or_is_under_way():
+    made = with_entries(3)
+    assert made.durable_index == 3
+    made.add(*entry(4))
+    first = made.take_unsaved()
+    made.add(*entry(5))
+    second = made.take_unsaved()
+    made.add(*entry(6))
+    assert made.durable_index == 3
+    made.saved(first.number)
+    assert made.durable_index == 4
+    made.saved(second.number)
+    assert made.durable_index == 5
+
+
+def test_an_entry_that_replaces_a_durable_one_is_not_durable_yet():
+    made = with_entries(5)
+    made.setCurrentTerm(2, None)
+    made.deleteEntriesFrom(2)
+    made.add(*entry(3, 2))
+    assert made.durable_index == 2
+    unsaved = made.take_unsaved()
+    assert made.durable_index == 2
+    made.saved(unsaved.number)
+    assert made.durable_index == 3
+
+
+def test_a_snapshot_that_is_being_installed_shows_in_what_is_saved_only():
+    """PySyncObj would apply what this log holds up to it, which is another log's."""
+    made = with_entries(5)
+    made.expect_snapshot(9)
+    assert made.getRaftCommitIndex() == 1
+    made.setCurrentTerm(3, None)
+    assert made.take_unsaved().hard_state == HardState(3, 0, 9)
+    made.set_snapshot_index(9)
+    assert made.getRaftCommitIndex() == 9
 
 
 def test_a_vote_for_an_unknown_node_is_still_a_vote():
@@ -65,7 +111,7 @@ def test_a_vote_for_an_unknown_node_is_still_a_vote():
 def test_a_commit_index_alone_is_no_promise_but_is_saved_along():
     made = with_entries(3)
     made.setRaftCommitIndex(3)
-    assert not made.keeps_a_promise_unsaved
+    assert made.of_promises == made.durable
     assert made.take_unsaved().hard_state.commit == 3
 
 

@@ -16,7 +16,7 @@ from raftwal import (
     Snapshot,
     SnapshotMetadata,
 )
-from raftwal.errors import EntryGapError, InvalidEntryError, InvalidSnapshotError
+from raftwal.errors import EntryGapError, InvalidEntryError
 from raftwal.testing import InlineExecutor
 from raftwal.wire.frames import ENTRY
 from raftwal.wire.messages import encode_entry
@@ -141,15 +141,6 @@ def test_segments_named_higher_than_later_ones_are_not_purged_too_early(path):
     with open_storage(path) as storage:
         assert storage.recovered.snapshot.metadata.index == 20
         assert storage.recovered.entries[-1].index == 33
-
-
-def test_a_snapshot_that_no_file_can_hold_is_refused(path, monkeypatch):
-    monkeypatch.setattr("raftwal.snapshots.MAX_SNAPSHOT_BYTES", 10)
-    storage = five_entries(path)
-    with pytest.raises(InvalidSnapshotError, match="more than a protobuf message can hold"):
-        storage.save_snapshot(Snapshot(SnapshotMetadata(5, 1), b"x" * 11))
-    storage.save_snapshot(Snapshot(SnapshotMetadata(5, 1), b"x" * 10))
-    storage.close()
 
 
 def test_the_log_of_a_node_that_was_sent_a_snapshot_at_once_is_sound(path):

@@ -15,9 +15,13 @@ from watched_disk import Failing, WatchedDisk
 from raftwal.pysyncobj.barrier import SendBarrier
 
 
-class Disk:
-    def __init__(self):
-        self.durable = False
+class Saves:
+    """What is pending is in save 1, and so is the term if ``term`` says so."""
+
+    def __init__(self, *, term=False):
+        self.durable = 0
+        self.of_promises = 1
+        self.of_term = 1 if term else 0
 
 
 @pytest.fixture
@@ -36,45 +40,115 @@ def transport(sent):
 @pytest.mark.parametrize(
     "kind", ["request_vote", "response_vote", "next_node_idx", "something_of_a_later_version"]
 )
-def test_a_promise_waits_for_release(sent, kind):
-    barrier = SendBarrier(lambda: False)
+def test_a_promise_waits_until_what_it_promises_is_durable(sent, kind):
+    saves = Saves()
+    barrier = SendBarrier(saves)
     assert barrier.send(transport(sent), "b", {"type": kind})
+    barrier.release()
     assert sent == []
+    saves.durable = 1
     barrier.release()
     assert sent == [("b", kind)]
 
 
 @pytest.mark.parametrize(
-    "kind", ["append_entries", "apply_command", "apply_command_response", "timeout_now"]
+    "message",
+    [
+        {"type": "append_entries"},
+        {"type": "apply_command"},
+        {"type": "apply_command_response"},
+        {"type": "timeout_now"},
+        {"type": "next_node_idx", "success": False, "reset": False},
+    ],
 )
-def test_what_promises_nothing_flows_past_what_waits(sent, kind):
-    barrier = SendBarrier(lambda: False)
+def test_what_promises_nothing_flows_past_what_waits(sent, message):
+    barrier = SendBarrier(Saves())
     barrier.send(transport(sent), "b", {"type": "response_vote"})
-    barrier.send(transport(sent), "b", {"type": kind})
-    assert sent == [("b", kind)]
+    barrier.send(transport(sent), "b", message)
+    assert sent == [("b", message["type"])]
+
+
+@pytest.mark.parametrize(("success", "reset"), [(True, False), (False, True), (True, True)])
+def test_an_answer_that_says_something_about_the_log_waits(sent, success, reset):
+    barrier = SendBarrier(Saves())
+    barrier.send(
+        transport(sent), "b", {"type": "next_node_idx", "success": success, "reset": reset}
+    )
+    assert sent == []
+
+
+def test_entries_of_a_term_that_is_not_durable_wait_for_it_in_their_order(sent):
+    saves = Saves(term=True)
+    barrier = SendBarrier(saves)
+    barrier.send(transport(sent), "b", {"type": "append_entries"})
+    barrier.send(transport(sent), "c", {"type": "append_entries"})
+    saves.of_term = 0
+    barrier.send(transport(sent), "d", {"type": "append_entries"})
+    assert sent == []
+    saves.durable = 1
+    barrier.release()
+    assert [node for node, _ in sent] == ["b", "c", "d"]
+
+
+def test_entries_of_a_durable_term_do_not_wait_behind_promises(sent):
+    saves = Saves(term=True)
+    barrier = SendBarrier(saves)
+    barrier.send(transport(sent), "b", {"type": "append_entries"})
+    saves.of_promises = 2
+    barrier.send(transport(sent), "b", {"type": "next_node_idx"})
+    saves.durable = 1
+    barrier.release()
+    assert sent == [("b", "append_entries")]
 
 
 def test_a_promise_leaves_at_once_when_all_is_durable(sent):
-    barrier = SendBarrier(lambda: True)
+    saves = Saves()
+    saves.durable = 1
+    barrier = SendBarrier(saves)
     barrier.send(transport(sent), "b", {"type": "next_node_idx"})
     assert sent == [("b", "next_node_idx")]
 
 
+def test_a_promise_on_a_state_that_is_not_loaded_waits(sent):
+    saves = Saves()
+    saves.durable = 1
+    barrier = SendBarrier(saves, may_promise=lambda: False)
+    barrier.send(transport(sent), "b", {"type": "next_node_idx"})
+    barrier.send(transport(sent), "b", {"type": "append_entries"})
+    assert sent == [("b", "append_entries")]
+
+
 def test_held_messages_keep_their_order_even_when_all_is_durable_meanwhile(sent):
-    disk = Disk()
-    barrier = SendBarrier(lambda: disk.durable)
+    saves = Saves()
+    barrier = SendBarrier(saves)
     barrier.send(transport(sent), "b", {"type": "response_vote"})
-    disk.durable = True
+    saves.durable = 1
     barrier.send(transport(sent), "b", {"type": "next_node_idx"})
     assert sent == []
     barrier.release()
     assert [kind for _, kind in sent] == ["response_vote", "next_node_idx"]
 
 
+def test_what_waits_for_a_later_save_stays(sent):
+    saves = Saves()
+    barrier = SendBarrier(saves)
+    barrier.send(transport(sent), "b", {"type": "response_vote"})
+    saves.of_promises = 2
+    barrier.send(transport(sent), "b", {"type": "next_node_idx"})
+    saves.durable = 1
+    barrier.release()
+    assert sent == [("b", "response_vote")]
+    saves.durable = 2
+    barrier.release()
+    assert [kind for _, kind in sent] == ["response_vote", "next_node_idx"]
+
+
 def test_after_close_nothing_leaves(sent):
-    barrier = SendBarrier(lambda: False)
+    saves = Saves()
+    barrier = SendBarrier(saves)
     barrier.send(transport(sent), "b", {"type": "response_vote"})
     barrier.close()
+    saves.durable = 1
     barrier.release()
     assert not barrier.send(transport(sent), "b", {"type": "append_entries"})
     assert sent == []

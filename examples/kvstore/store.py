@@ -120,7 +120,7 @@ class KVStore(DurableSyncObj):
             "data_dir": self.data_dir,
             "recovered": {
                 "snapshot_index": 0 if snapshot is None else snapshot.metadata.index,
-                "entries": len(recovered.entries),
+                "entries": recovered.entry_count,
                 "seconds": recovered.seconds,
                 "repaired": recovered.repair.repaired,
             },

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
 from integration.simulation.application import DurableStore, PlainStore
 from integration.simulation.network import Connection, End, Poller, Server
+from integration.simulation.tasks import Tasks, task_at_hand
 from raftwal.errors import ReadFailedError, WriteFailedError
 from raftwal.testing import PowerCutError, SimulatedDisk
 from raftwal.testing.simulated_inodes import Inode
@@ -30,11 +30,13 @@ class Process:
         self.server: Server | None = None
         self._disk = machine.disk
         self.node: Any = None
-        self.tasks = Tasks(self)
+        self.tasks = Tasks(self, 0.1)
+        self.saves = Tasks(self, machine.world.settings.save_seconds)
         self.paused_until = 0.0
         self._callers: list[End] = []
         self._ready: dict[End, None] = {}
         self._wake_at = float("inf")
+        self._was_woken = False
 
     @property
     def is_alive(self) -> bool:
@@ -55,6 +57,11 @@ class Process:
             self._wake_at = time
             self.machine.world.clock.at(time, self._wake, time)
 
+    def end_poll(self) -> None:
+        """A thread has something for the one that ticks."""
+        self._was_woken = True
+        self.wake_at(self.machine.world.clock.now)
+
     def pause(self, seconds: float) -> None:
         """As a process that is swapped out, or a garbage collection that takes long."""
         self.paused_until = self.machine.world.clock.now + seconds
@@ -74,6 +81,7 @@ class Process:
 
     def handle_arrivals(self) -> None:
         """What a poll does."""
+        self._other_threads_go_on()
         callers, self._callers = self._callers, []
         for end in callers:
             if self.server is not None:
@@ -83,8 +91,13 @@ class Process:
             if connection is None:
                 continue
             connection.process()
+            self._other_threads_go_on()
             if not end.incoming:
                 self._ready.pop(end, None)
+
+    def _other_threads_go_on(self) -> None:
+        self.saves.go_on_in_a_tick()
+        self.tasks.go_on_in_a_tick()
 
     def _wake(self, time: float) -> None:
         if time != self._wake_at or not self.is_alive:
@@ -94,7 +107,8 @@ class Process:
         if clock.now < self.paused_until:
             self.wake_at(self.paused_until)
             return
-        had_work = bool(self._ready or self._callers)
+        had_work = bool(self._ready or self._callers) or self._was_woken
+        self._was_woken = False
         succeeded = self.machine.run(self.node.doTick)
         if self.is_alive:
             self.machine.world.invariants.look_at(self)
@@ -109,6 +123,7 @@ class Process:
         """From here on nothing of this process has any effect."""
         self._disk.cut_power()
         self.tasks.drop()
+        self.saves.drop()
         for end in list(self.ends):
             if told:
                 end.close(abruptly=self.machine.random.random() < 0.5)
@@ -119,51 +134,6 @@ class Process:
             # What remains in memory is collected at some time, and must do nothing then.
             durable._closed = True
             durable.barrier.close()
-
-
-class Tasks(Executor):
-    """An executor whose tasks run when the scheduler says so, or when somebody waits."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._waiting: list[_Task] = []
-
-    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        task = _Task(lambda: call(*args, **kwargs))
-        machine = self._process.machine
-        self._waiting.append(task)
-        machine.world.clock.after(machine.random.expovariate(10.0), self._run, task)
-        return task
-
-    def _run(self, task: _Task) -> None:
-        if task in self._waiting:
-            self._waiting.remove(task)
-            self._process.machine.run(task.run)
-
-    def drop(self) -> None:
-        self._waiting.clear()
-
-
-class _Task(Future[Any]):
-    def __init__(self, call: Callable[[], Any]) -> None:
-        super().__init__()
-        self._call: Callable[[], Any] | None = call
-
-    def run(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            try:
-                self.set_result(call())
-            except Exception as error:
-                self.set_exception(error)
-
-    def result(self, timeout: float | None = None) -> Any:
-        self.run()
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        self.run()
-        return super().exception(timeout)
 
 
 class Machine:
@@ -190,9 +160,20 @@ class Machine:
         disk.before = self._before_call
 
     def _before_call(self, call: str, path: str) -> None:
-        clock = self.world.clock
-        if clock.now < self.slow_disk_until and call in ("sync", "sync_data"):
-            clock.spend(self.random.random() * self.world.settings.slow_sync_seconds)
+        task = task_at_hand()
+        if task is None:
+            self.world.clock.spend(self.seconds_before(call))
+        else:
+            task.stop_before(call)
+
+    def seconds_before(self, call: str) -> float:
+        """How long a call of the disk takes."""
+        settings = self.world.settings
+        if call not in ("sync", "sync_data"):
+            return self.random.expovariate(1 / 1e-4)
+        if self.world.clock.now < self.slow_disk_until:
+            return self.random.random() * settings.slow_sync_seconds
+        return self.random.expovariate(1 / settings.sync_seconds)
 
     @property
     def is_serving(self) -> bool:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import raftwal.pysyncobj.node
 import raftwal.storage
 from integration.simulation import stale_acknowledgement
 from integration.simulation.schedule import Settings, schedule_of, settings_of
@@ -21,6 +22,7 @@ from raftwal.pysyncobj.journal import DurableJournal
 from raftwal.pysyncobj.node import DurableNode
 from raftwal.pysyncobj.node_ids import Votes
 from raftwal.pysyncobj.reception import Reception
+from raftwal.storage import RaftStorage
 from raftwal.testing import SimulatedDisk
 from raftwal.wal.appending import Appender
 from raftwal.wal.reading import _Interpreter
@@ -44,6 +46,7 @@ class Mutant(NamedTuple):
 
 
 _send = SendBarrier.send
+_save = RaftStorage.save
 _set_current_term = DurableJournal.setCurrentTerm
 _interpreter_entry_record = _Interpreter.entry_record
 
@@ -64,33 +67,27 @@ def _passing(kinds: tuple[str, ...]) -> Any:
     return send
 
 
-def _release_before_the_save(self: DurableNode) -> None:
-    if self.failure is None and not self._closed:
-        self._check_loaded()
-        self.barrier.release()
-        self.save_pending()
-
-
 def _forget_vote(self: DurableJournal, term: int, voted_for: str | None) -> None:
     _set_current_term(self, term, voted_for)
     self._vote_number = 0
 
 
-def _pass_a_failure_over(self: DurableNode) -> None:
-    unsaved = self.journal.take_unsaved()
-    if unsaved is None:
-        return
+def _pass_a_failure_over(self: RaftStorage, hard_state: Any, entries: Any = ()) -> None:
     try:
-        self.storage.save(unsaved.hard_state, unsaved.entries)
+        _save(self, hard_state, entries)
     except OSError:
-        appender = self.storage._wal._appender
+        appender = self._wal._appender
         assert appender is not None
         appender._failure = None
 
 
 def _install_in_memory(self: DurableNode, dump: Any) -> None:
-    self.save_pending()
-    self.journal.set_snapshot_index(dump.last_index)
+    self._installing = dump
+    self._load_installed(None)
+
+
+def _show_what_is_on_disk(self: DurableJournal) -> int:
+    return max(self._commit, self._commit_on_disk)
 
 
 def _cut_back(self: DurableJournal, entry_from: int) -> None:
@@ -133,6 +130,10 @@ def _cut_nothing_back(self: _Interpreter, data: bytes | None) -> None:
         self._entries[:], self._stale_entries = entries, stale
 
 
+def _alone(settings: Settings) -> Settings:
+    return settings._replace(size=1, sync_seconds=0.1, think_seconds=0.3)
+
+
 def _small_messages(settings: Settings) -> Settings:
     return settings._replace(
         size=3,
@@ -148,6 +149,12 @@ def _small_messages(settings: Settings) -> Settings:
 def _small_snapshots(settings: Settings) -> Settings:
     return settings._replace(
         size=3, compaction_entries=5, compaction_batch_bytes=50, value_bytes=(0, 10)
+    )
+
+
+def _slow_snapshots(settings: Settings) -> Settings:
+    return _small_snapshots(settings)._replace(
+        save_seconds=0.02, sync_seconds=0.1, slow_sync_seconds=4.0, think_seconds=0.3
     )
 
 
@@ -170,20 +177,27 @@ MUTANTS = [
     ),
     Mutant(
         "acknowledgements pass the barrier",
-        (28,),
+        (42, 89),
         [(SendBarrier, "send", _passing(("next_node_idx",)))],
     ),
     Mutant(
-        "messages are released before the save",
+        "a save counts as durable when it begins",
         (5, 20),
-        [(DurableNode, "flush", _release_before_the_save)],
+        [(DurableJournal, "durable", property(lambda self: self._begun))],
     ),
-    Mutant("the vote is not saved", (7, 20), [(DurableJournal, "setCurrentTerm", _forget_vote)]),
-    Mutant("a vote is forgotten with a restart", (5, 7), [(Votes, "name", _nothing)]),
+    Mutant(
+        "a leader counts its own copy before it is durable",
+        (3, 5),
+        [(raftwal.pysyncobj.node, "committed_by_durable_copies", lambda _, __, offered: offered)],
+        _alone,
+        _POWER,
+    ),
+    Mutant("the vote is not saved", (7,), [(DurableJournal, "setCurrentTerm", _forget_vote)]),
+    Mutant("a vote is forgotten with a restart", (7,), [(Votes, "name", _nothing)]),
     Mutant(
         "a failed save is passed over",
-        (20, 57),
-        [(DurableNode, "save_pending", _pass_a_failure_over)],
+        (64, 67),
+        [(RaftStorage, "save", _pass_a_failure_over)],
     ),
     Mutant(
         "a received snapshot stays in memory",
@@ -191,22 +205,35 @@ MUTANTS = [
         [(DurableNode, "install", _install_in_memory)],
     ),
     Mutant(
+        "the commit index of a snapshot shows before it is loaded",
+        (21, 42),
+        [(DurableJournal, "getRaftCommitIndex", _show_what_is_on_disk)],
+        _small_snapshots,
+    ),
+    Mutant(
+        "entries are taken while a snapshot is installed",
+        (58, 182),
+        [(DurableNode, "is_installing", property(lambda self: False))],
+        _slow_snapshots,
+        (*_LINKS, "slow disk"),
+    ),
+    Mutant(
         "segments are purged in no order",
-        (171,),
+        (19, 26),
         [(raftwal.storage, "purge_segments", _purge_in_no_order)],
         _small_segments,
         _POWER,
     ),
     Mutant(
         "entries that were replaced follow on a snapshot again",
-        (311,),
+        (102, 193),
         [(_Interpreter, "entry_record", _cut_nothing_back)],
         _small_segments,
         _POWER,
     ),
     Mutant(
         "pieces of a snapshot commit what the log holds",
-        (1, 4),
+        (4,),
         [(DurableJournal, "begin_handler", _always_commit)],
         _small_snapshots,
         _LINKS,
@@ -218,7 +245,7 @@ MUTANTS = [
     ),
     Mutant(
         "each answer to a leader takes back the one before",
-        (2, 4),
+        (5, 9),
         [(Reception, "_wanted_from", lambda self, index: index)],
         _small_messages,
         _LINKS,
@@ -231,7 +258,7 @@ MUTANTS = [
     ),
     Mutant(
         "a follower cuts its log back whenever entries overlap",
-        (21,),
+        (161,),
         [(DurableJournal, "deleteEntriesFrom", _cut_back)],
         _small_messages,
         _LINKS,

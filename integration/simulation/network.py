@@ -285,3 +285,15 @@ class Poller:
     def subscribe(self, *arguments: Any) -> None: ...
 
     def unsubscribe(self, *arguments: Any) -> None: ...
+
+
+class Waker:
+    """What ends a poll of the thread that ticks."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._process = poller.process
+
+    def wake(self) -> None:
+        self._process.end_poll()
+
+    def close(self) -> None: ...

@@ -38,6 +38,8 @@ class Settings(NamedTuple):
     think_seconds: float
     burst: tuple[int, ...]
     value_bytes: tuple[int, ...]
+    save_seconds: float
+    sync_seconds: float
     slow_sync_seconds: float
     write_back_seconds: float
     changes_members: bool
@@ -105,6 +107,8 @@ def settings_of(seed: int, *, changes_members: bool = False) -> Settings:
         think_seconds=source.choice((0.3, 1.0, 3.0)),
         burst=source.choice(((1,), (1, 1, 3), (1, 1, 1, 10))),
         value_bytes=source.choice(((0, 10), (10, 200), (10, 10, 10, 1500))),
+        save_seconds=source.choice((1e-4, 1e-3, 0.02)),
+        sync_seconds=source.choice((1e-4, 5e-3, 0.1)),
         slow_sync_seconds=source.choice((0.1, 1.0, 4.0)),
         write_back_seconds=source.choice((5.0, 30.0)),
         changes_members=changes_members,

@@ -76,6 +76,7 @@ def simulated(world: World) -> Iterator[None]:
         (gzip, "time", time),
         (raftwal.pysyncobj.node, "time", time),
         (raftwal.pysyncobj.node, "os", system),
+        (raftwal.pysyncobj.node, "Waker", network.Waker),
         # A process that is killed has no finalizers; and they would keep every run in memory.
         (raftwal.pysyncobj.node, "weakref", types.SimpleNamespace(ref=weakref.ref, finalize=_none)),
         (raftwal.pysyncobj.serializer, "time", time),

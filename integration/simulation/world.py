@@ -147,6 +147,7 @@ class World:
             registry=_REGISTRY,
             fs=machine.disk,
             executor=process.tasks,
+            save_executor=process.saves,
             on_storage_failure=machine.storage_failed,
         )
 

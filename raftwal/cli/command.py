@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import raftwal
+from raftwal.cli import migrate as migrating
 from raftwal.cli.directory import find_directory
 from raftwal.cli.dump import Range, dump
 from raftwal.cli.outcome import (
@@ -38,6 +39,8 @@ dump    print what is there: metadata, hard state, segments, snapshots, entries
 verify  check every record of the log and every snapshot file
 repair  cut off a torn tail, the normal trace of a crash; the segment is copied
         to <name>.broken first; damage of any other kind is left alone
+migrate turn the files of a PySyncObj node into a data directory, or back; see
+        'raftwal migrate --help'
 
 dump and verify change nothing and take no lock.  Run them on a node that is
 stopped: a record that is being written at that moment looks like a torn tail.
@@ -45,7 +48,7 @@ stopped: a record that is being written at that moment looks like a torn tail.
 
 _EPILOG = """\
 exit codes:
-  0  the log is sound (for repair: it is now)
+  0  the log is sound (for repair: it is now); it was migrated
   1  it is corrupt, or it has a torn tail that was not repaired
   2  wrong use, or nothing could be judged: no log there, no permission, locked
 
@@ -89,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     problems: list[RaftwalError] = []
     try:
+        if options.command == "migrate":
+            migrating.migrate(options)
+            _flush()
+            return SOUND
         directory = find_directory(options.directory)
         if options.command == "repair":
             repair(directory, as_json=options.json)
@@ -121,11 +128,14 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     try:
-        return _parser().parse_args(arguments)
+        options = _parser().parse_args(arguments)
+        if options.command == "migrate":
+            migrating.check_arguments(options)
     except SystemExit:
         # A reader of --help that went away shows here, not in the interpreter's exit.
         _flush()
         raise
+    return options
 
 
 def _flush() -> None:
@@ -161,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "dump":
             _add_dump_options(command)
+    migrating.add_parser(commands)
     return parser
 
 

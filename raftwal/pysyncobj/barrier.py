@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 Send = Callable[[Any, Any], bool]
 Handler = Callable[[Any, Any], None]
@@ -19,55 +19,80 @@ Handler = Callable[[Any, Any], None]
 _FLOWING = frozenset(("append_entries", "apply_command", "apply_command_response", "timeout_now"))
 
 
+class Saves(Protocol):
+    """The saves of a node, numbered in their order from 1."""
+
+    @property
+    def durable(self) -> int:
+        """The last one that is durable, as are all before it."""
+
+    @property
+    def of_promises(self) -> int:
+        """The one with which all terms, votes and entries of this moment will be durable."""
+
+    @property
+    def of_term(self) -> int:
+        """The one with which the term and the vote of this moment will be durable."""
+
+
+class _Held(NamedTuple):
+    save: int
+    send: Send
+    node: Any
+    message: Any
+
+
 class SendBarrier:
     """Stands between PySyncObj and its transport.
 
-    ``completed`` gives each message what it lacks before it leaves; ``received`` stands
-    around PySyncObj's handler.
+    A message waits for the save that makes durable what it depends on; those that wait
+    for the same leave in their order.  ``completed`` gives each message what it lacks
+    before it leaves; ``received`` stands around PySyncObj's handler.
     """
 
     def __init__(
         self,
-        is_durable: Callable[[], bool],
-        is_term_durable: Callable[[], bool] = lambda: True,
+        saves: Saves,
         completed: Callable[[Any], Any] = lambda message: message,
         received: Callable[[Handler], Handler] = lambda handler: handler,
+        may_promise: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._is_durable = is_durable
-        self._is_term_durable = is_term_durable
+        self._saves = saves
         self._completed = completed
         self._received = received
-        self._held: deque[tuple[Send, Any, Any]] = deque()
+        self._may_promise = may_promise
+        self._promises: deque[_Held] = deque()
+        self._others: deque[_Held] = deque()
         self._closed = False
 
     def send(self, transport_send: Send, node: Any, message: Any) -> bool:
-        """Send, hold until `release`, or, after a failure, drop; ``False`` only if dropped.
-
-        Held messages keep their order.
-        """
+        """Send, hold until `release`, or, after a failure, drop; ``False`` only if dropped."""
         if self._closed:
             return False
         message = self._completed(message)
-        if isinstance(message, dict) and message.get("type") in _FLOWING:
+        if _promises_nothing(message):
             # Entries of a term that a crash could undo would be a promise: a node that
             # is a majority alone can lead in the tick in which it votes for itself.
-            if self._is_term_durable():
-                return transport_send(node, message)
-        elif not self._held and self._is_durable():
+            held, save, may_leave = self._others, self._saves.of_term, True
+        else:
+            held, save, may_leave = self._promises, self._saves.of_promises, self._may_promise()
+        if may_leave and not held and save <= self._saves.durable:
             return transport_send(node, message)
-        self._held.append((transport_send, node, message))
+        held.append(_Held(save, transport_send, node, message))
         return True
 
     def release(self) -> None:
-        """Send what is held: what it promises is durable now."""
-        while self._held and not self._closed:
-            transport_send, node, message = self._held.popleft()
-            transport_send(node, message)
+        """Send what waited for something that is durable now."""
+        for held in (self._others, self._promises):
+            while held and held[0].save <= self._saves.durable and not self._closed:
+                _, transport_send, node, message = held.popleft()
+                transport_send(node, message)
 
     def close(self) -> None:
         """Drop what is held and all that is yet to come."""
         self._closed = True
-        self._held.clear()
+        self._promises.clear()
+        self._others.clear()
 
     def guard_class(self, transport_class: Any) -> Any:
         """A subclass of a transport class that sends through this barrier.
@@ -107,3 +132,13 @@ class SendBarrier:
     def guard_handler(self, handler: Handler | None) -> Handler | None:
         """PySyncObj's handler for what arrives, with what stands around it."""
         return None if handler is None else self._received(handler)
+
+
+def _promises_nothing(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    kind = message.get("type")
+    if kind == "next_node_idx":
+        # A sign of life, which says nothing about the log.
+        return not message.get("success", True) and not message.get("reset", True)
+    return kind in _FLOWING

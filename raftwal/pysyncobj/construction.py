@@ -9,15 +9,18 @@ serializer are wanted; anything else goes to the original.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 import pysyncobj.syncobj as syncobj_module
 from pysyncobj import SyncObjConf
+from pysyncobj.node import Node
 
 from raftwal.pysyncobj import false_alarm
 from raftwal.pysyncobj.node import DurableNode, StorageSettings
 from raftwal.pysyncobj.serializer import SnapshotSerializer
+from raftwal.pysyncobj.starting import Migrate, settle_data_dir
 
 NODE_ATTRIBUTE = "_raftwal_node"
 
@@ -39,12 +42,14 @@ class NodeFile(str):
         return file
 
 
+@functools.wraps(_original_create_journal)
 def _create_journal(journal_file: Any = None) -> Any:
     if isinstance(journal_file, NodeFile):
         return journal_file.node.claim()
     return _original_create_journal(journal_file)
 
 
+@functools.wraps(_original_serializer, updated=())
 def _create_serializer(
     file_name: Any,
     transmission_batch_size: int,
@@ -55,7 +60,12 @@ def _create_serializer(
 ) -> Any:
     if isinstance(file_name, NodeFile):
         return SnapshotSerializer(
-            file_name.node, transmission_batch_size, serializer, deserializer, serialize_checker
+            file_name.node,
+            transmission_batch_size,
+            try_use_fork,
+            serializer,
+            deserializer,
+            serialize_checker,
         )
     return _original_serializer(
         file_name,
@@ -86,19 +96,33 @@ def construct(
     node_class: Any,
     transport: Any,
     transport_class: Any,
+    migrate: Migrate,
 ) -> None:
-    """Open a node's storage, and call SyncObj's constructor on it and through its barrier."""
-    other_nodes = list(other_nodes)
+    """Open a node's storage, and call SyncObj's constructor on it and through its barrier.
+
+    Afterwards the SyncObj has the application's configuration, the object itself: an
+    application may go on setting it.
+    """
+    if conf is None:
+        conf = SyncObjConf()
+    # What is wrong with the arguments is found before a directory is made for them.
+    _copy_for_construction(conf, "", "").validate()
+    others = [_as_node(node, node_class) for node in other_nodes if node != self_node]
+    self_node = None if self_node is None else _as_node(self_node, node_class)
     # A read-only observer has no address of its own.
-    node_id = "observer" if self_node is None else _id_of(self_node)
-    node = DurableNode(data_dir, node_id, map(_id_of, other_nodes), settings)
+    node_id = "observer" if self_node is None else str(self_node.id)
+    settle_data_dir(data_dir, node_id, conf, settings, migrate)
+    node = DurableNode(data_dir, node_id, (str(other.id) for other in others), settings)
     # Before SyncObj.__init__: every attribute made after it is replicated state.
     setattr(sync_obj, NODE_ATTRIBUTE, node)
+    _keep_code_version(sync_obj)
     try:
         original_init(
             self_node,
-            other_nodes,
-            conf=_durable_configuration(conf, node),
+            others,
+            conf=_copy_for_construction(
+                conf, NodeFile.of(node, node.data_dir), NodeFile.of(node, "")
+            ),
             consumers=consumers,
             nodeClass=node_class,
             transport=None if transport is None else node.barrier.guard(transport),
@@ -107,17 +131,48 @@ def construct(
     except BaseException:
         node.close()
         raise
+    sync_obj._SyncObj__conf = conf
 
 
-def _id_of(node: Any) -> str:
-    return str(getattr(node, "id", node))
+def tick(node: DurableNode, sync_obj: Any, original: Any, time_to_wait: float) -> None:
+    """One tick of a SyncObj that `construct` made."""
+    # The configuration may name a dump of PySyncObj's own.  It is not loaded: the node
+    # has its snapshot loaded itself.
+    sync_obj._SyncObj__needLoadDumpFile = False
+    node.tick(sync_obj, original, time_to_wait)
 
 
-def _durable_configuration(conf: SyncObjConf | None, node: DurableNode) -> SyncObjConf:
-    """A copy of the application's configuration that leads to ``node``."""
-    conf = copy.copy(conf) if conf is not None else SyncObjConf()
-    conf.journalFile = NodeFile.of(node, node.data_dir)
-    # PySyncObj loads a dump at its first tick if a file of this name exists.  None does:
-    # the node has the snapshot loaded itself.
-    conf.fullDumpFile = NodeFile.of(node, "")
+def destroy(node: DurableNode, sync_obj: Any, original: Any) -> None:
+    """SyncObj's ``destroy``, which leaves the work to the thread that ticks."""
+    original()
+    if sync_obj.conf.autoTick and not sync_obj.tick_thread_alive() and not node._closed:
+        # That thread could not bind its port, or outlived the one that made the node,
+        # and is gone.
+        sync_obj._doDestroy()
+
+
+def _as_node(node: Any, node_class: Any) -> Any:
+    return node if isinstance(node, Node) else node_class(node)
+
+
+def _copy_for_construction(
+    conf: SyncObjConf, journal_file: str, full_dump_file: str
+) -> SyncObjConf:
+    conf = copy.copy(conf)
+    conf.journalFile = journal_file
+    conf.fullDumpFile = full_dump_file
     return conf
+
+
+def _keep_code_version(sync_obj: Any) -> None:
+    """Have a loaded snapshot's code version stay in force.
+
+    PySyncObj takes the version from a dump, and goes on calling the methods of version 0.
+    """
+    original = sync_obj._SyncObj__onSetCodeVersion
+
+    def on_set_code_version(version: int) -> None:
+        enabled = sync_obj.__dict__.get("_SyncObj__enabledCodeVersion", 0)
+        original(max(version, enabled))
+
+    sync_obj._SyncObj__onSetCodeVersion = on_set_code_version

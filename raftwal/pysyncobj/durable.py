@@ -10,13 +10,16 @@ from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import TCPNode
 from pysyncobj.transport import TCPTransport
 
-from raftwal.pysyncobj.compatibility import check_pysyncobj
 from raftwal.pysyncobj.construction import (
     NODE_ATTRIBUTE,
     construct,
+    destroy,
     replace_names,
+    tick,
 )
+from raftwal.pysyncobj.health import why_not_ready, why_unhealthy
 from raftwal.pysyncobj.node import DurableNode, StorageSettings
+from raftwal.pysyncobj.starting import Migrate, check_migrate
 from raftwal.recovery import Recovered
 
 
@@ -25,13 +28,17 @@ class DurableSyncObj(SyncObj):
 
     Takes SyncObj's own arguments and the directory to keep them in, made when it is
     absent.  ``conf.journalFile`` and ``conf.fullDumpFile`` are not used: snapshots
-    replace the dump.  ``settings`` are those of the storage.
+    replace the dump.  But where they name files and there is no data directory yet, a
+    node that starts empty would forget what it has promised: the start is refused, or,
+    with ``migrate="auto"``, these files are taken over.  ``settings`` are those of the
+    storage.
 
     On restart the node starts from the newest snapshot, replays its log, and applies
     what it knows to be committed without waiting for its peers.  After a failed write
     or sync it stops taking part: see `storage_failure`.
 
-    Raises what `raftwal.RaftStorage.open` raises.
+    Raises what `raftwal.RaftStorage.open` raises, `IdentityMismatchError` beside such files,
+    and what `raftwal.pysyncobj.migration.from_file_journal` raises.
     """
 
     def __init__(
@@ -46,8 +53,9 @@ class DurableSyncObj(SyncObj):
         *,
         data_dir: str | os.PathLike[str],
         settings: StorageSettings | None = None,
+        migrate: Migrate = None,
     ) -> None:
-        check_pysyncobj()
+        check_migrate(migrate)
         replace_names()
         construct(
             self,
@@ -61,6 +69,7 @@ class DurableSyncObj(SyncObj):
             nodeClass,
             transport,
             transportClass,
+            migrate,
         )
 
     @property
@@ -77,41 +86,28 @@ class DurableSyncObj(SyncObj):
     def recovered(self) -> Recovered:
         """What the node started from: see `raftwal.Recovered`.
 
-        The snapshot's data is gone once the state was loaded from it.
+        Of its snapshot it has the metadata alone.
         """
         return self._durable_node.storage.recovered
 
     def destroy(self) -> None:
         """Stop ticking, close the connections and the storage, as SyncObj does."""
-        super().destroy()
-        if self.conf.autoTick and not self.tick_thread_alive():
-            # The thread that would do it could not bind its port, and is gone.
-            self._doDestroy()
+        destroy(self._durable_node, self, super().destroy)
 
     def healthy(self) -> str | None:
         """``None``, or why this node must be restarted (for ``/healthz``)."""
-        failure = self._durable_node.failure
-        if failure is not None:
-            return f"storage failed: {failure}"
-        return None
+        return why_unhealthy(self)
 
     def ready(self) -> str | None:
         """``None``, or why this node cannot serve yet (for ``/readyz``)."""
-        reason = self.healthy()
-        if reason is not None:
-            return reason
-        if not self.isReady():
-            return "not in step with the cluster yet"
-        if self._getLeader() is None:
-            return "no leader"
-        return None
+        return why_not_ready(self)
 
     def getStatus(self) -> dict[str, Any]:
         """SyncObj's status, and ``storage_failure``: the reason as text, or ``None``."""
         return self._durable_node.add_to_status(super().getStatus())
 
     def _onTick(self, timeToWait: float = 0.0) -> None:
-        self._durable_node.tick(self, super()._onTick, timeToWait)
+        tick(self._durable_node, self, super()._onTick, timeToWait)
 
     @property
     def _durable_node(self) -> DurableNode:

@@ -10,35 +10,48 @@ from pysyncobj import SyncObj
 from pysyncobj.node import TCPNode
 from pysyncobj.transport import TCPTransport
 
-from raftwal.errors import IdentityMismatchError
-from raftwal.pysyncobj.compatibility import check_pysyncobj
-from raftwal.pysyncobj.construction import NODE_ATTRIBUTE, NodeFile, construct, replace_names
+from raftwal.pysyncobj.construction import (
+    NODE_ATTRIBUTE,
+    NodeFile,
+    construct,
+    destroy,
+    replace_names,
+    tick,
+)
 from raftwal.pysyncobj.durable import DurableSyncObj
+from raftwal.pysyncobj.health import register
 from raftwal.pysyncobj.node import DurableNode, StorageSettings
+from raftwal.pysyncobj.starting import Migrate, check_migrate
 
 DIRECTORY_SUFFIX = ".raftwal"
 
 _originals: dict[str, Any] = {}
 
 
-def install(settings: StorageSettings | None = None) -> None:
+def install(settings: StorageSettings | None = None, *, migrate: Migrate = None) -> None:
     """Make every SyncObj in this process whose ``conf`` names a ``journalFile`` durable.
 
     Its data directory is the journal file's path with ``.raftwal`` appended; the file
-    itself is not used.  Call it before the first SyncObj is made; calling it again
-    changes the settings for those made from then on.
+    itself is not used.  Call it before the first SyncObj is made: those made before it
+    stay as they are.  Calling it again changes the settings for those made from then on.
 
-    Raises `UnsupportedPySyncObjError`.
+    Where there is no such directory yet, and files of PySyncObj's own are there (the
+    journal, or the dump that ``conf`` names), a node that starts empty would forget what
+    it has promised.  The start is refused with `IdentityMismatchError`; with
+    ``migrate="auto"`` these files are taken over, and left as they are: see
+    `raftwal.pysyncobj.migration.from_file_journal` for what that raises.
     """
-    check_pysyncobj()
+    check_migrate(migrate)
     replace_names()
     _originals["settings"] = settings or StorageSettings()
+    _originals["migrate"] = migrate
     if "__init__" in _originals:
         return
     for name, replacement in (
         ("__init__", _init),
         ("_onTick", _on_tick),
         ("getStatus", _get_status),
+        ("destroy", _destroy),
     ):
         original = getattr(SyncObj, name)
         _originals[name] = original
@@ -57,15 +70,17 @@ def _init(
 ) -> None:
     original = functools.partial(_originals["__init__"], self)
     # A DurableSyncObj comes here with the node that it has opened.
-    if conf is None or conf.journalFile is None or NODE_ATTRIBUTE in self.__dict__:
+    if conf is None or not conf.journalFile or NODE_ATTRIBUTE in self.__dict__:
         original(selfNode, otherNodes, conf, consumers, nodeClass, transport, transportClass)
+        if NODE_ATTRIBUTE in self.__dict__:
+            register(self)
         return
     if isinstance(conf.journalFile, NodeFile):
         conf.journalFile.node.claim()  # raises: it has its SyncObj
     construct(
         self,
         original,
-        _data_dir_of(conf.journalFile),
+        os.fspath(conf.journalFile) + DIRECTORY_SUFFIX,
         _originals["settings"],
         selfNode,
         otherNodes,
@@ -74,20 +89,9 @@ def _init(
         nodeClass,
         transport,
         transportClass,
+        _originals["migrate"],
     )
-
-
-def _data_dir_of(journal_file: str) -> str:
-    data_dir = os.fspath(journal_file) + DIRECTORY_SUFFIX
-    if os.path.exists(journal_file) and not os.path.exists(data_dir):
-        raise IdentityMismatchError(
-            "there is a journal of PySyncObj's own, and no raftwal directory beside it: "
-            "starting empty would forget the node's term, vote and log",
-            path=os.fspath(journal_file),
-            advice="While the rest of the cluster is in step, move the journal, its .meta "
-            "and the dump away, and start this node alone: it gets everything from its peers",
-        )
-    return data_dir
+    register(self)
 
 
 def _node_of(sync_obj: Any) -> DurableNode | None:
@@ -102,7 +106,16 @@ def _on_tick(self: Any, timeToWait: float = 0.0) -> None:
     if node is None or isinstance(self, DurableSyncObj):
         original(timeToWait)
     else:
-        node.tick(self, original, timeToWait)
+        tick(node, self, original, timeToWait)
+
+
+def _destroy(self: Any) -> None:
+    node = _node_of(self)
+    original = functools.partial(_originals["destroy"], self)
+    if node is None or isinstance(self, DurableSyncObj):
+        original()
+    else:
+        destroy(node, self, original)
 
 
 def _get_status(self: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """`DurableJournal`: PySyncObj's journal, kept in memory here and on disk by RaftStorage.
 
 Nothing here touches the disk.  The journal gathers what changed; `take_unsaved` hands
-it to one save, before any message that depends on it leaves.
+it to one save, and `saved` is told when that is durable.  Until then it knows which
+save whatever depends on it has to wait for: it is the barrier's `Saves`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ FIRST_COMMIT_INDEX = 1
 
 
 class Unsaved(NamedTuple):
-    """What the journal holds that the disk may not: one save's worth."""
+    """What the journal holds that the disk may not: one save's worth, and its number."""
 
     hard_state: HardState
     entries: list[Entry]
+    number: int
 
 
 class DurableJournal(Journal):
@@ -47,6 +49,7 @@ class DurableJournal(Journal):
         on_one_second_timer: Callable[[], None],
         on_close: Callable[[], None],
         on_restored: Callable[[list[JournalEntry]], None],
+        committed: Callable[[int], int] = lambda offered: offered,
     ) -> None:
         self._votes = votes
         covered = list(covered)
@@ -58,12 +61,21 @@ class DurableJournal(Journal):
         self.contradiction: CommittedEntryContradictedError | None = None
         """Set when a leader contradicts what is committed; the node must then stop."""
         self._unsaved: list[Entry] = []
+        self._begun = 0
+        # Begun and not durable: the number, and the index of the first entry, if any.
+        self._under_way: deque[tuple[int, int | None]] = deque()
+        self._last_promise = 0
+        self._last_term = 0
         self._term = hard_state.term
         self._vote = votes.name(hard_state.vote)
         self._vote_number = hard_state.vote
         self._commit = max(hard_state.commit, FIRST_COMMIT_INDEX)
         self._saved_state = hard_state
         self._commits = True
+        self._committed = committed
+        # A snapshot that is being installed ends here.  Its commit index must not go back
+        # on disk, and its entries are not in this log yet.
+        self._commit_on_disk = 0
         self._on_one_second_timer = on_one_second_timer
         self._on_close = on_close
         self._on_restored = on_restored
@@ -128,11 +140,12 @@ class DurableJournal(Journal):
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         """Note the commit index, which never goes back on disk.
 
-        PySyncObj calls this at the end of every append_entries it handled.
+        PySyncObj calls this at the end of every append_entries it handled, and when a
+        leader has reckoned how far a majority is.
         """
         self._restore()
         if self._commits:
-            self._commit = max(self._commit, raftCommitIndex)
+            self._commit = max(self._commit, self._committed(raftCommitIndex))
 
     def begin_handler(self, *, commits: bool) -> None:
         """A message is handled; whether it tells that entries of this log are committed."""
@@ -148,6 +161,10 @@ class DurableJournal(Journal):
         self._restore()
         position = index - self._entries[0][1] if self._entries else -1
         return 0 <= position < len(self._entries) and self._entries[position][2] == term
+
+    def memory_bytes(self) -> int:
+        """The bytes of the commands that are held in memory.  Safe in another thread."""
+        return sum(len(command) for command, _, _ in self._entries[:])
 
     def getRaftCommitIndex(self) -> int:
         return self._commit
@@ -170,37 +187,77 @@ class DurableJournal(Journal):
     def _destroy(self) -> None:
         self._on_close()
 
+    def expect_snapshot(self, index: int) -> None:
+        """From now on no save may have a commit index below ``index``."""
+        self._commit_on_disk = max(self._commit_on_disk, index)
+
     def set_snapshot_index(self, index: int) -> None:
-        """A snapshot is about to hold the entries up to ``index``, all of them committed."""
+        """A snapshot holds the entries up to ``index``, all of them committed."""
         self._restore()
         self._commit = max(self._commit, index)
         self._snapshot_index = max(self._snapshot_index, index)
 
     @property
-    def keeps_a_promise_unsaved(self) -> bool:
-        """Whether a term, a vote or an entry waits to be saved."""
-        return bool(self._unsaved) or self.keeps_a_term_unsaved
+    def durable(self) -> int:
+        """The number of the last save that is durable."""
+        return self._under_way[0][0] - 1 if self._under_way else self._begun
 
     @property
-    def keeps_a_term_unsaved(self) -> bool:
-        """Whether a term or a vote waits to be saved."""
-        return self._hard_state()[:2] != self._saved_state[:2]
+    def of_promises(self) -> int:
+        """The number of the save that holds all terms, votes and entries of this moment."""
+        if self._unsaved or self._keeps_a_term_unsaved:
+            return self._begun + 1
+        return self._last_promise
+
+    @property
+    def of_term(self) -> int:
+        """The number of the save that holds the term and the vote of this moment."""
+        return self._begun + 1 if self._keeps_a_term_unsaved else self._last_term
+
+    @property
+    def durable_index(self) -> int:
+        """The index up to which this log is on disk as it is here."""
+        waiting = [first for _, first in self._under_way if first is not None]
+        if self._unsaved:
+            waiting.append(self._unsaved[0].index)
+        last: int = self._entries[-1][1] if self._entries else 0
+        return min([last + 1, *waiting]) - 1
 
     def take_unsaved(self) -> Unsaved | None:
-        """What to save, or ``None`` when nothing changed; counts as saved from now on.
+        """What to save, or ``None`` when nothing changed; that save has begun then.
 
         After a failed save there is no second try, so nothing is put back.
         """
-        state = self._hard_state()
+        state = self.hard_state
         if not self._unsaved and state == self._saved_state:
             return None
-        unsaved = Unsaved(state, self._unsaved)
+        self._begun += 1
+        if self._keeps_a_term_unsaved:
+            self._last_term = self._last_promise = self._begun
+        first = None
+        if self._unsaved:
+            self._last_promise = self._begun
+            first = self._unsaved[0].index
+        self._under_way.append((self._begun, first))
+        unsaved = Unsaved(state, self._unsaved, self._begun)
         self._unsaved = []
         self._saved_state = state
         return unsaved
 
-    def _hard_state(self) -> HardState:
-        return HardState(self._term, self._vote_number, self._commit)
+    def saved(self, number: int) -> None:
+        """The save of this number is durable, and with it all before it."""
+        while self._under_way and self._under_way[0][0] <= number:
+            self._under_way.popleft()
+
+    @property
+    def hard_state(self) -> HardState:
+        """Term, vote and commit index as the disk should have them."""
+        commit = max(self._commit, self._commit_on_disk)
+        return HardState(self._term, self._vote_number, commit)
+
+    @property
+    def _keeps_a_term_unsaved(self) -> bool:
+        return self.hard_state[:2] != self._saved_state[:2]
 
     def _restore(self) -> None:
         if self._set_aside:

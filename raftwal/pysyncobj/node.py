@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import queue
+import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
-from pysyncobj import FAIL_REASON
 
+from raftwal.background import is_task_of_this_thread
 from raftwal.errors import (
     InvalidSettingError,
     RaftwalError,
@@ -22,19 +23,27 @@ from raftwal.errors import (
 from raftwal.events import log
 from raftwal.fs import DISK, FileSystem
 from raftwal.identity import Identity
-from raftwal.model import EntryType
+from raftwal.metrics import StorageMetrics, storage_metrics
+from raftwal.model import EntryType, HardState
 from raftwal.pysyncobj.barrier import SendBarrier
-from raftwal.pysyncobj.dump import Dump
+from raftwal.pysyncobj.commitment import committed_by_durable_copies
+from raftwal.pysyncobj.dump import DumpDescription, open_dump
+from raftwal.pysyncobj.fail_stop import fail_commands, leave_cluster
 from raftwal.pysyncobj.false_alarm import set_ticking
-from raftwal.pysyncobj.journal import DurableJournal, JournalEntry
+from raftwal.pysyncobj.journal import DurableJournal, JournalEntry, Unsaved
 from raftwal.pysyncobj.node_ids import Votes
 from raftwal.pysyncobj.reception import Reception
+from raftwal.pysyncobj.storage_calls import StorageCalls
+from raftwal.pysyncobj.waking import Waker
 from raftwal.storage import RaftStorage
+from raftwal.usage import disk_usage
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 
-_FOLLOWER = 0
-
 StorageFailureHook = Callable[[BaseException], None]
+_Result = TypeVar("_Result")
+
+
+def _nothing(_: Any) -> None: ...
 
 
 class StorageSettings(NamedTuple):
@@ -43,9 +52,11 @@ class StorageSettings(NamedTuple):
     ``cluster_name`` is kept beside the node's id in the log: a directory of another
     cluster is refused.  ``on_storage_failure`` is called once, with the error, in the
     thread that ticks, when the storage has failed and the node has stopped taking
-    part; exit the process in it, or let the node stand still.  ``executor`` runs what
-    happens in the background (preparing segments, writing snapshots); threads of the
-    node's own by default.
+    part; exit the process in it, or let the node stand still.  ``snapshot_compression`` is
+    gzip's level, 0 (none) to 9 (small, and slow).  ``executor`` runs what
+    happens in the background (preparing segments, writing snapshots), and
+    ``save_executor`` the calls that save and sync, which wait for what the other runs;
+    threads of the node's own by default.
     """
 
     cluster_name: str = ""
@@ -55,16 +66,20 @@ class StorageSettings(NamedTuple):
     registry: CollectorRegistry | None = None
     metrics_namespace: str = "raftwal"
     on_storage_failure: StorageFailureHook | None = None
+    snapshot_compression: int = 1
     fs: FileSystem = DISK
     executor: Executor | None = None
+    save_executor: Executor | None = None
 
 
 class DurableNode:
     """Everything that makes one SyncObj durable.
 
-    The thread that ticks is the only one that calls it.  `flush` makes what is
-    pending durable with one save, then lets the messages that waited for it go; it
-    runs before each poll and after it, so that one sync covers a whole tick.
+    The thread that ticks is the only one that calls it.  The storage is called on a
+    thread beside it, one call after another.  `flush` lets messages go whose promises
+    have become durable, and has what is pending saved, once the save before is done:
+    so one sync covers all that came up meanwhile.  It runs before each poll and after
+    it, and the end of a call ends the poll.
 
     Raises what `RaftStorage.open` raises.
     """
@@ -73,6 +88,9 @@ class DurableNode:
         self, data_dir: str, node_id: str, partner_ids: Iterable[str], settings: StorageSettings
     ) -> None:
         self.settings = settings
+        metrics = storage_metrics(
+            node_id, registry=settings.registry, namespace=settings.metrics_namespace
+        )
         self.storage = RaftStorage.open(
             data_dir,
             identity=Identity(node_id, settings.cluster_name),
@@ -81,9 +99,9 @@ class DurableNode:
             keep_snapshots=settings.keep_snapshots,
             # The journal holds them.
             keep_entries=False,
-            registry=settings.registry,
-            namespace=settings.metrics_namespace,
-            node=node_id,
+            # It is opened when PySyncObj loads it.
+            keep_snapshot_data=False,
+            metrics=metrics,
             fs=settings.fs,
             executor=settings.executor,
         )
@@ -95,19 +113,32 @@ class DurableNode:
         self._on_close: list[Callable[[], None]] = []
         self._must_reach: int | None = None
         self._sync_obj: Callable[[], Any] = lambda: None
+        self._waker: Waker | None = None
+        self._calls = StorageCalls(settings.save_executor, self._wake)
+        self._installing: DumpDescription | None = None
+        self.is_examining_snapshot = False
+        """Whether a snapshot that was received is looked at, and no entry can follow yet."""
+        recovered = self.storage.recovered
         try:
             self.recovered_dump, self.journal = self._journal_of(Votes([node_id, *partner_ids]))
         except BaseException:
             self.storage.close()
             raise
-        reception = Reception(self.journal, lambda: self._sync_obj())  # noqa: PLW0108  # set later
+        # The journal has them, and lets go of them when it is compacted.
+        self.storage.recovered = recovered._replace(entries=[])
+        self._report_memory(metrics)
+        reception = Reception(
+            self.journal,
+            lambda: self._sync_obj(),  # noqa: PLW0108  # set later
+            lambda: self.is_installing,
+        )
         self.barrier = SendBarrier(
-            self._is_durable, self._is_term_durable, reception.completed, reception.around
+            self.journal, reception.completed, reception.around, self._may_promise
         )
 
-    def _journal_of(self, votes: Votes) -> tuple[Dump | None, DurableJournal]:
+    def _journal_of(self, votes: Votes) -> tuple[DumpDescription | None, DurableJournal]:
         recovered = self.storage.recovered
-        dump = Dump.of_snapshot(recovered.snapshot) if recovered.snapshot is not None else None
+        dump = self._recovered_description()
         for entry in recovered.entries:
             if not entry.data or entry.type is not EntryType.NORMAL:
                 # A record's type is not covered by its checksum: see docs/guarantees.md.
@@ -124,8 +155,31 @@ class DurableNode:
             on_one_second_timer=self.hand_over_commit,
             on_close=self.close,
             on_restored=self._reapply_membership,
+            committed=self._committed,
         )
         return dump, journal
+
+    def _recovered_description(self) -> DumpDescription | None:
+        dump = open_dump(self.storage)
+        if dump is None:
+            return None
+        with dump:
+            return dump.description
+
+    def _report_memory(self, metrics: StorageMetrics) -> None:
+        # A registry outlives the node.
+        journal = weakref.ref(self.journal)
+
+        def entries() -> float:
+            held = journal()
+            return 0.0 if held is None else float(len(held))
+
+        def size() -> float:
+            held = journal()
+            return 0.0 if held is None else float(held.memory_bytes())
+
+        metrics.memory_entries.set_function(entries)
+        metrics.memory_bytes.set_function(size)
 
     @property
     def data_dir(self) -> str:
@@ -136,94 +190,166 @@ class DurableNode:
         """Name the SyncObj that this stands behind, once it exists."""
         self._sync_obj = weakref.ref(sync_obj)
         # A SyncObj that is dropped without destroy() must not keep the lock.
-        weakref.finalize(sync_obj, self.close).atexit = False
+        weakref.finalize(sync_obj, self._close_when_dropped).atexit = False
+        self._waker = Waker(sync_obj._poller)
         sync_obj.addOnTickCallback(self.flush)
         # PySyncObj numbers the commands it forwards from 1 in every process.  A leader
         # that is behind may answer one from before a restart after it: that answer
         # would go to the new command of the same number, and claim that it is committed.
         sync_obj._SyncObj__commandsLocalCounter = int.from_bytes(os.urandom(6), "big")
 
+    def sync_obj(self) -> Any:
+        """The SyncObj that this stands behind; ``None`` before there is one, and after."""
+        return self._sync_obj()
+
     def call_on_close(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called before the storage is closed."""
         self._on_close.append(callback)
 
-    def save_pending(self) -> None:
-        """Make terms, votes and entries that wait durable, with one save.
+    def flush(self) -> None:
+        """Let go what waited for the disk and need not any longer; begin the next save.
 
         Raises `WriteFailedError` or `CommittedEntryContradictedError`, and the node has
         then failed.
         """
-        self.check_usable()
-        if self.journal.contradiction is not None:
-            self.fail(self.journal.contradiction)
-            raise self.journal.contradiction
-        unsaved = self.journal.take_unsaved()
-        if unsaved is None:
-            return
-        try:
-            self.storage.save(unsaved.hard_state, unsaved.entries)
-        except BaseException as error:  # an interrupt is as final
-            self.fail(error)
-            raise
-
-    def flush(self) -> None:
-        """Make what is pending durable, then let the messages that waited for it go."""
         if self.failure is not None or self._closed:
             return
         self._check_loaded()
-        self.save_pending()
+        self._check_log()
+        with self._final():
+            self._calls.advance()
+            while not self._calls.are_under_way and self._begin_save():
+                self._calls.advance()
         self.barrier.release()
+
+    def in_storage_order(
+        self, call: Callable[[], _Result], then: Callable[[_Result], None] = _nothing
+    ) -> None:
+        """Run ``call`` on the storage's thread once all that is pending now is saved.
+
+        ``then`` gets its result, in the thread that ticks.  What either raises is final:
+        the node has failed.
+        """
+        self.check_usable()
+        self._begin_save()
+        self._calls.add(call, then)
 
     def hand_over_commit(self) -> None:
         """Give the system the commit index, which nothing waits for: once a second.
 
         After a crash of the process alone, the node then knows what was committed.
         """
-        if self.failure is not None or self._closed:
-            return
-        self.save_pending()
+        if self.failure is None and not self._closed and not self._calls.are_under_way:
+            self.in_storage_order(self.storage.flush)
+
+    def _begin_save(self) -> bool:
+        unsaved = self.journal.take_unsaved()
+        if unsaved is None:
+            return False
+        self._calls.add(
+            lambda: self.storage.save(unsaved.hard_state, unsaved.entries),
+            lambda _: self.journal.saved(unsaved.number),
+        )
+        return True
+
+    @contextlib.contextmanager
+    def _final(self) -> Iterator[None]:
         try:
-            self.storage.flush()
+            yield
         except BaseException as error:  # an interrupt is as final
+            if not threading.main_thread().is_alive():
+                # No thread can be had any more: the program ends, and promises nothing.
+                self.close()
+                return
             self.fail(error)
             raise
 
-    def install(self, dump: Dump) -> None:
-        """Make a snapshot received from the leader durable, vouched for and current.
+    def _wake(self) -> None:
+        if self._waker is not None:
+            self._waker.wake()
 
-        The file comes first, then its record, then the commit index that vouches for
-        it, each synced: a crash in between leaves the node with what it had before.
+    def install(self, dump: DumpDescription) -> None:
+        """Make a snapshot received from the leader vouched for and current; its file is there.
 
-        Raises `WriteFailedError`, and the node has then failed.
+        After the file comes its record, then the commit index that vouches for it, each
+        synced: a crash in between leaves the node with what it had before.
+        When all is durable, PySyncObj loads it.  Until then nothing that the leader
+        sends is taken: see `Reception`.
         """
-        self.save_pending()
-        self.journal.set_snapshot_index(dump.last_index)
-        try:
-            self.storage.save_snapshot(dump.to_snapshot())
-            self.save_pending()
+        index = dump.last_index
+        self._installing = dump
+
+        def save(state: HardState) -> None:
+            self.storage.record_snapshot(dump.metadata)
+            self.storage.save(state)
             self.storage.sync()
-        except BaseException as error:  # an interrupt is as final
-            self.fail(error)
-            raise
+
+        # What is pending comes first, with the commit index as it was.
+        self.check_usable()
+        self._begin_save()
+        self.journal.expect_snapshot(index)
+        state = self.journal.hard_state
+        unsaved = self.journal.take_unsaved()
+        self._calls.add(lambda: save(state), lambda _: self._load_installed(unsaved))
+
+    def _load_installed(self, saved: Unsaved | None) -> None:
+        """What PySyncObj does when it has received a snapshot."""
+        if saved is not None:
+            self.journal.saved(saved.number)
+        dump, self._installing = self._installing, None
+        sync_obj = self._sync_obj()
+        if dump is None or sync_obj is None:
+            return
+        self.journal.set_snapshot_index(dump.last_index)
+        sync_obj._SyncObj__loadDumpFile(clearJournal=True)
+        _postpone_election(sync_obj)
         log.info("snapshot_installed", path=self.data_dir, index=dump.last_index, term=dump.last[2])
+        self._check_loaded()
+        sync_obj._SyncObj__raftCommitIndex = self.journal.getRaftCommitIndex()
+        leader = sync_obj._SyncObj__raftLeader
+        if leader is not None and leader != sync_obj.selfNode:
+            sync_obj._SyncObj__sendNextNodeIdx(leader, success=True)
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether a snapshot received from the leader is on its way to the disk."""
+        return self._installing is not None or self.is_examining_snapshot
 
     def expect_load_up_to(self, index: int) -> None:
         """PySyncObj is loading a snapshot of ``index``, and hides it when that fails."""
         self._must_reach = index
 
-    def take_recovered_dump(self) -> Dump | None:
-        """The snapshot's dump that was recovered, once: it can be as large as the state."""
+    def take_recovered_dump(self) -> DumpDescription | None:
+        """What the recovered snapshot's dump says beside the state, once: to load it."""
         dump, self.recovered_dump = self.recovered_dump, None
-        recovered = self.storage.recovered
-        if recovered.snapshot is not None:
-            snapshot = recovered.snapshot._replace(data=b"")
-            self.storage.recovered = recovered._replace(snapshot=snapshot)
         return dump
+
+    def take_snapshot_soon(self) -> None:
+        """Have PySyncObj ask for the snapshot again that it just asked for."""
+        sync_obj = self._sync_obj()
+        if sync_obj is not None:
+            sync_obj.forceLogCompaction()
+
+    def answer_leader(self) -> None:
+        """Tell the leader that this node is there, and nothing else."""
+        sync_obj = self._sync_obj()
+        if sync_obj is None:
+            return
+        leader = sync_obj._SyncObj__raftLeader
+        if leader is not None and leader != sync_obj.selfNode:
+            sync_obj._SyncObj__sendNextNodeIdx(leader)
 
     def applied_index(self) -> int:
         """The index that the state machine has reached; 0 without one."""
         sync_obj = self._sync_obj()
         return 0 if sync_obj is None else int(sync_obj.raftLastApplied)
+
+    def state_machine_is_at(self, index: int) -> None:
+        """The application's state is a snapshot's, which is on its way to the disk.
+
+        No entry before it may be applied to that state any more.
+        """
+        self._sync_obj()._SyncObj__raftLastApplied = index
 
     def apply_again_from(self, index: int) -> None:
         """The state machine is at ``index`` now: apply what follows, once more if need be."""
@@ -264,8 +390,20 @@ class DurableNode:
             ) from self.failure
 
     def add_to_status(self, status: dict[str, Any]) -> dict[str, Any]:
-        """PySyncObj's status, with ``storage_failure``: the reason as text, or ``None``."""
+        """PySyncObj's status, and what there is to say of the storage.
+
+        ``storage_failure`` is the reason as text, or ``None``; ``log_disk_bytes`` and
+        ``snapshot_disk_bytes`` are what the disk has set aside (see `raftwal.usage`),
+        ``log_memory_bytes`` what the commands in memory take.
+        """
         status["storage_failure"] = None if self.failure is None else str(self.failure)
+        try:
+            usage = disk_usage(self.data_dir)
+        except OSError:
+            usage = None
+        status["log_disk_bytes"] = None if usage is None else usage.log_bytes
+        status["snapshot_disk_bytes"] = None if usage is None else usage.snapshot_bytes
+        status["log_memory_bytes"] = self.journal.memory_bytes()
         return status
 
     def fail(self, error: BaseException) -> None:
@@ -281,7 +419,7 @@ class DurableNode:
             self.attach(sync_obj)
         if self._closed:
             # Nothing can be made durable any more, so nothing may be promised.
-            self._fail_commands(sync_obj)
+            fail_commands(sync_obj)
             time.sleep(time_to_wait)
             return
         try:
@@ -306,11 +444,14 @@ class DurableNode:
                 sync_obj._SyncObj__loadDumpFile(clearJournal=False)
                 self._check_loaded()
                 self.check_usable()
+                _postpone_election(sync_obj)
             if not self._knows_membership:
                 # As in Raft, what stands in the log counts, committed or not.  PySyncObj
                 # forgets it with a restart until it knows that it is committed.
                 self._knows_membership = True
                 self._reapply_membership(self.journal[:])
+            if self.is_installing:
+                _postpone_election(sync_obj)
             original(time_to_wait)
         finally:
             set_ticking(False)
@@ -320,44 +461,18 @@ class DurableNode:
                 self.flush()
 
     def stop_taking_part(self, sync_obj: Any) -> None:
-        """Leave the cluster, fail what waits, call the hook.  Later calls fail what came since.
-
-        A command that others may know of gets ``UNKNOWN_OUTCOME``: they may yet commit
-        it.  One that never left this node gets ``REQUEST_DENIED``.
-        """
-        if not self._stopped:
-            self._stopped = True
+        """Leave the cluster, fail what waits, call the hook.  Later calls fail what came since."""
+        if self._stopped:
+            fail_commands(sync_obj)
+            return
+        self._stopped = True
+        leave_cluster(sync_obj, self.data_dir)
+        fail_commands(sync_obj)
+        if self.settings.on_storage_failure is not None and self.failure is not None:
             try:
-                sync_obj._SyncObj__transport.destroy()
-            except Exception as error:
-                log.warning("transport_not_closed", path=self.data_dir, error=str(error))
-            sync_obj._SyncObj__connectedNodes.clear()
-            sync_obj._SyncObj__raftLeader = None
-            try:
-                sync_obj._SyncObj__setState(_FOLLOWER)
+                self.settings.on_storage_failure(self.failure)
             except Exception:
-                # The application's onStateChanged; the state is set by then.
-                log.exception("state_callback_failed", path=self.data_dir)
-            self._fail_commands(sync_obj)
-            if self.settings.on_storage_failure is not None and self.failure is not None:
-                try:
-                    self.settings.on_storage_failure(self.failure)
-                except Exception:
-                    log.exception("storage_failure_hook_failed", path=self.data_dir)
-        else:
-            self._fail_commands(sync_obj)
-
-    def _fail_commands(self, sync_obj: Any) -> None:
-        waiting = sync_obj._SyncObj__commandsWaitingCommit
-        for index in sorted(waiting):
-            for _, callback in waiting.pop(index):
-                _call(callback, FAIL_REASON.UNKNOWN_OUTCOME)
-        replies = sync_obj._SyncObj__commandsWaitingReply
-        for request in sorted(replies):
-            _call(replies.pop(request), FAIL_REASON.UNKNOWN_OUTCOME)
-        # What callbacks queue anew waits for the next tick.
-        for callback in _take_queued(sync_obj._SyncObj__commandsQueue):
-            _call(callback, FAIL_REASON.REQUEST_DENIED)
+                log.exception("storage_failure_hook_failed", path=self.data_dir)
 
     def close(self) -> None:
         """Save what is pending and close the storage.  Idempotent."""
@@ -367,27 +482,43 @@ class DurableNode:
             for callback in self._on_close:
                 callback()
             if self.failure is None:
-                self.save_pending()
-        except RaftwalError as error:
+                self._begin_save()
+                self._calls.finish()
+        except (RaftwalError, OSError) as error:
             # No message that depends on it will leave: nothing was promised.
             log.error("last_save_failed", path=self.data_dir, error=str(error))
         finally:
             self._closed = True
             self.barrier.close()
+            self._calls.close()
+            if self._waker is not None:
+                self._waker.close()
             try:
                 self.storage.close()
             except RaftwalError as error:
                 log.error("last_save_failed", path=self.data_dir, error=str(error))
 
-    def _is_durable(self) -> bool:
-        return (
-            self._must_reach is None
-            and self.journal.contradiction is None
-            and not self.journal.keeps_a_promise_unsaved
-        )
+    def _close_when_dropped(self) -> None:
+        if is_task_of_this_thread():
+            # The SyncObj was collected in a thread that this has to wait for.
+            threading.Thread(target=self.close, name="raftwal-close").start()
+        else:
+            self.close()
 
-    def _is_term_durable(self) -> bool:
-        return not self.journal.keeps_a_term_unsaved
+    def _may_promise(self) -> bool:
+        return self._must_reach is None and self.journal.contradiction is None
+
+    def _committed(self, offered: int) -> int:
+        sync_obj = self._sync_obj()
+        commit = committed_by_durable_copies(sync_obj, self.journal, offered)
+        if commit != offered:
+            sync_obj._SyncObj__raftCommitIndex = commit
+        return commit
+
+    def _check_log(self) -> None:
+        if self.journal.contradiction is not None:
+            self.fail(self.journal.contradiction)
+            raise self.journal.contradiction
 
     def _check_loaded(self) -> None:
         """Whether the snapshot that was being loaded has been.
@@ -419,19 +550,14 @@ class DurableNode:
                 sync_obj._SyncObj__doChangeCluster(request)
 
 
-def _take_queued(commands: Any) -> list[Any]:
-    callbacks = []
-    while True:
-        try:
-            callbacks.append(commands.get_nowait()[1])
-        except queue.Empty:
-            return callbacks
+def _postpone_election(sync_obj: Any) -> None:
+    """Stand for no election yet.
 
-
-def _call(callback: Any, reason: int) -> None:
-    if not callable(callback):
-        return  # None, or a remote caller's address: its own timeout tells it
-    try:
-        callback(None, reason)
-    except Exception:
-        log.exception("callback_failed", callback=repr(callback), pid=os.getpid())
+    A large state that is opened or replaced can hold this thread up for longer than an
+    election takes.  PySyncObj would then take the leader for gone before it has read what
+    came from it; and this node, which is behind, would win nothing.
+    """
+    sync_obj._SyncObj__raftElectionDeadline = max(
+        sync_obj._SyncObj__raftElectionDeadline,
+        time.monotonic() + sync_obj._SyncObj__generateRaftTimeout(),
+    )

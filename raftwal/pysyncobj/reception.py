@@ -17,13 +17,26 @@ from raftwal.pysyncobj.journal import DurableJournal
 _STOP = b"."
 """A pickle ends with it."""
 
+_OF_A_LEADER = ("type", "term", "commit_index")
+"""What each append_entries has, with entries or a piece of a snapshot or neither."""
+
 
 class Reception:
-    """Corrects what PySyncObj makes of a message.  ``sync_obj`` gives the SyncObj, or ``None``."""
+    """Corrects what PySyncObj makes of a message.
 
-    def __init__(self, journal: DurableJournal, sync_obj: Callable[[], Any]) -> None:
+    ``sync_obj`` gives the SyncObj, or ``None``; ``is_installing`` says whether a received
+    snapshot is on its way to the disk.
+    """
+
+    def __init__(
+        self,
+        journal: DurableJournal,
+        sync_obj: Callable[[], Any],
+        is_installing: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._journal = journal
         self._sync_obj = sync_obj
+        self._is_installing = is_installing
         # From where on the leader was asked to send, in which term, until it does.
         self._wanted: tuple[int, int] | None = None
 
@@ -79,6 +92,11 @@ class Reception:
         sync_obj = self._sync_obj()
         if sync_obj is None:
             return
+        installs = self._is_installing()
+        if installs:
+            # The log that they continue is not here yet.  The leader lives, so there
+            # is no election; and it is told that this node does.
+            message = {**{key: message[key] for key in _OF_A_LEADER}, "serialized": None}
         if message.get("transmission") == "finish" and not _is_whole(
             sync_obj._SyncObj__recvTransmission, message["data"]
         ):
@@ -96,6 +114,8 @@ class Reception:
             self._journal.end_handler()
             # PySyncObj sets its own back with every message that overlaps the log.
             sync_obj._SyncObj__raftCommitIndex = self._journal.getRaftCommitIndex()
+        if installs and sync_obj._SyncObj__raftLeader == node:
+            sync_obj._SyncObj__sendNextNodeIdx(node)
 
 
 def _is_whole(received: Any, last: bytes) -> bool:

@@ -163,26 +163,26 @@ def decode_snapshot_record(data: bytes) -> SnapshotMetadata:
     return SnapshotMetadata(message.index, message.term, conf_state)
 
 
-def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """A raft ``Snapshot`` message: the inside of a ``.snap`` file."""
-    index, term, conf_state = snapshot.metadata
+def snapshot_around(metadata: SnapshotMetadata, size: int) -> tuple[bytes, bytes]:
+    """What a raft ``Snapshot`` message has before and after its ``size`` bytes of data.
+
+    Raises ``ValueError`` for numbers that do not fit the format.
+    """
+    index, term, conf_state = metadata
     conf_bytes = encode_conf_state(conf_state or ConfState())
-    metadata = b"\x0a%b%b\x10%b\x18%b" % (
+    message = b"\x0a%b%b\x10%b\x18%b" % (
         encode_varint(len(conf_bytes)),
         conf_bytes,
         encode_varint(index),
         encode_varint(term),
     )
-    return b"".join(
-        (
-            b"\x0a",
-            encode_varint(len(snapshot.data)),
-            snapshot.data,
-            b"\x12",
-            encode_varint(len(metadata)),
-            metadata,
-        )
-    )
+    return b"\x0a" + encode_varint(size), b"\x12%b%b" % (encode_varint(len(message)), message)
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """A raft ``Snapshot`` message: the inside of a ``.snap`` file."""
+    before, after = snapshot_around(snapshot.metadata, len(snapshot.data))
+    return b"".join((before, snapshot.data, after))
 
 
 def decode_snapshot(data: bytes) -> Snapshot:
@@ -195,9 +195,14 @@ def decode_snapshot(data: bytes) -> Snapshot:
     )
 
 
+def snapshot_file_head(crc: int, size: int) -> bytes:
+    """What a ``.snap`` file has before its ``size`` bytes of data: their checksum, their size."""
+    return b"\x08%b\x12%b" % (encode_varint(crc), encode_varint(size))
+
+
 def encode_snapshot_file(crc: int, data: bytes) -> bytes:
     """A ``.snap`` file: the checksum of ``data``, then ``data``."""
-    return b"".join((b"\x08", encode_varint(crc), b"\x12", encode_varint(len(data)), data))
+    return snapshot_file_head(crc, len(data)) + data
 
 
 def decode_snapshot_file(data: bytes) -> tuple[int, bytes]:

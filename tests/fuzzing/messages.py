@@ -109,6 +109,7 @@ def snapshot_file(data: bytes) -> None:
     other = SnapshotName(metadata.term, metadata.index ^ 1)
     strange = MemoryFiles({str(other): data}, SNAP)
     for found in (
+        _snapshot_or_none(lambda: _read_in_pieces(snapshotter, name)),
         _snapshot_or_none(lambda: snapshotter.read(name)),
         _snapshot_or_none(snapshotter.load),
         _snapshot_or_none(lambda: snapshotter.load_newest([metadata])),
@@ -117,6 +118,11 @@ def snapshot_file(data: bytes) -> None:
     assert fs.contents() == (files if is_whole else {f"{name}.broken": data})
     assert _snapshot_or_none(Snapshotter(SNAP, fs=strange).load) is None
     assert strange.contents() == {f"{other}.broken": data}
+
+
+def _read_in_pieces(snapshotter: Snapshotter, name: SnapshotName) -> Snapshot:
+    with snapshotter.open(name) as reader:
+        return Snapshot(reader.metadata, b"".join(reader.chunks()))
 
 
 def _snapshot_or_none(load: Any) -> Snapshot | None:
