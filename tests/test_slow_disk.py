@@ -282,3 +282,6 @@ def test_a_storage_that_failed_stops_the_node_although_nothing_else_happens(tmp_
         assert not ticker.is_alive()
         assert answers == [FAIL_REASON.UNKNOWN_OUTCOME]
         assert len(failures) == 1
+        # Kept for who asks; its frames would keep the node and all of its state.
+        assert node.storage_failure.__traceback__ is None
+        assert node.storage_failure.__cause__.__traceback__ is None

@@ -4,8 +4,8 @@
 
 Each run is a process of its own: one node, a dictionary of so many small values, commands all
 the while, a snapshot.  Printed are the longest time between two ticks while it is taken, the
-same without a snapshot, what a command takes, and by how much the memory of node and child
-together grows.
+same without a snapshot, the fork's share of it, what a command takes, and by how much the memory
+of node and child together grows.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ KINDS = {
 _FIGURES = (
     ("longest time between two ticks, ms", "gap", 1e3),
     ("the same without a snapshot, ms", "gap_before", 1e3),
+    ("the fork, ms", "fork", 1e3),
+    ("the fork, ms of processor time", "fork_work", 1e3),
     ("slowest command, ms", "command", 1e3),
     ("the same without a snapshot, ms", "command_before", 1e3),
     ("the snapshot, s", "seconds", 1.0),
@@ -107,6 +109,23 @@ def _longest_gap(since: float) -> float:
     return max(after - before for before, after in itertools.pairwise(times))
 
 
+class _TimedFork:
+    """``os.fork``, and how long it held its thread up: on the clock, and at work."""
+
+    def __init__(self) -> None:
+        self.seconds = self.work = 0.0
+        self._fork = os.fork
+        os.fork = self
+
+    def __call__(self) -> int:
+        started, worked = time.perf_counter(), time.thread_time()
+        pid = self._fork()
+        if pid:
+            self.seconds = time.perf_counter() - started
+            self.work = time.thread_time() - worked
+        return pid
+
+
 class _Commands:
     """One after another, as long as it runs."""
 
@@ -139,6 +158,7 @@ def measure(kind: str, values: int, compression: int, directory: Path) -> dict[s
     node.fill(values, sync=True, timeout=_MOST_SECONDS)
     time.sleep(1)
     found: dict[str, float] = {}
+    fork = _TimedFork()
     with _Commands(node) as commands:
         started = time.perf_counter()
         time.sleep(_QUIET_SECONDS)
@@ -156,6 +176,7 @@ def measure(kind: str, values: int, compression: int, directory: Path) -> dict[s
         found["seconds"] = time.perf_counter() - started
         found["gap"] = _longest_gap(started)
         found["command"] = max(commands.seconds)
+    found["fork"], found["fork_work"] = fork.seconds, fork.work
     files = [*directory.glob("dump"), *directory.glob("node/snap/*.snap")]
     found["bytes"] = sum(file.stat().st_size for file in files)
     node.destroy()

@@ -30,7 +30,7 @@ from raftwal.pysyncobj.lifetime import (
     until_leader,
     until_ready,
 )
-from raftwal.pysyncobj.node import StorageSettings
+from raftwal.pysyncobj.settings import StorageSettings
 
 __all__ = [
     "DurableSyncObj",

@@ -22,7 +22,7 @@ from raftwal.pysyncobj.launch import (
     find_program,
     run,
 )
-from raftwal.pysyncobj.node import StorageSettings
+from raftwal.pysyncobj.settings import StorageSettings
 
 _NAME = "python -m raftwal.pysyncobj"
 _USAGE = f"""{_NAME} [OPTIONS] PROGRAM [ARGS...]

@@ -18,8 +18,9 @@ from pysyncobj import SyncObjConf
 from pysyncobj.node import Node
 
 from raftwal.pysyncobj import false_alarm
-from raftwal.pysyncobj.node import DurableNode, StorageSettings
+from raftwal.pysyncobj.node import DurableNode
 from raftwal.pysyncobj.serializer import SnapshotSerializer
+from raftwal.pysyncobj.settings import StorageSettings
 from raftwal.pysyncobj.starting import Migrate, settle_data_dir
 
 NODE_ATTRIBUTE = "_raftwal_node"

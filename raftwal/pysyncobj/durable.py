@@ -18,7 +18,8 @@ from raftwal.pysyncobj.construction import (
     tick,
 )
 from raftwal.pysyncobj.health import why_not_ready, why_unhealthy
-from raftwal.pysyncobj.node import DurableNode, StorageSettings
+from raftwal.pysyncobj.node import DurableNode
+from raftwal.pysyncobj.settings import StorageSettings
 from raftwal.pysyncobj.starting import Migrate, check_migrate
 from raftwal.recovery import Recovered
 

@@ -46,6 +46,16 @@ def fail_commands(sync_obj: Any) -> None:
         _call(callback, FAIL_REASON.REQUEST_DENIED)
 
 
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that an error was raised through: they hold the SyncObj, and the
+    error is kept for as long as somebody may ask for it.
+    """
+    next_error: BaseException | None = error
+    while next_error is not None and next_error.__traceback__ is not None:
+        next_error.__traceback__ = None
+        next_error = next_error.__cause__ or next_error.__context__
+
+
 def _take_queued(commands: Any) -> list[Any]:
     callbacks = []
     while True:

@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NoReturn
@@ -78,6 +79,7 @@ class ForkedPickle:
         self._lock = threading.Lock()
         self._is_reaped = False
         self._exit_code: int | None = None
+        _children.add(self)
 
     @classmethod
     def begin(cls, data: object, level: int) -> ForkedPickle:
@@ -98,8 +100,7 @@ class ForkedPickle:
     def chunks(self) -> Chunks:
         """The gzip file, whole: it ends without an error only if the child sent all of it.
 
-        Raises `RaftwalError` with the child's reason, or with how it ended; or when the program
-        ends first.
+        Raises `RaftwalError` with the child's reason, or with how it ended.
         """
         try:
             received = 0
@@ -151,9 +152,6 @@ class ForkedPickle:
             # A process that the application forks meanwhile may hold the other end open, so
             # the pipe alone does not tell that the child is gone.
             is_gone = self._has_ended()
-            if not threading.main_thread().is_alive():
-                # The interpreter waits for this thread before it ends.
-                raise RaftwalError("the program ended before its state was pickled")
             if poll.poll(0 if is_gone else _LOOK_MILLISECONDS):
                 data = os.read(self._pipe, _PIECE_BYTES)
                 if not data:
@@ -199,6 +197,19 @@ class ForkedPickle:
         name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
         advice = ": as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
         return f"was killed by {name}{advice}"
+
+
+_children: weakref.WeakSet[ForkedPickle] = weakref.WeakSet()
+
+
+def _kill_all() -> None:
+    for child in list(_children):
+        child.kill()
+
+
+# A program that ends waits for its threads, also for one that reads what a child sends.
+if hasattr(threading, "_register_atexit"):
+    threading._register_atexit(_kill_all)
 
 
 def _fork_and_run(data: object, level: int, pipe: int) -> int:

@@ -20,7 +20,8 @@ from raftwal.pysyncobj.construction import (
 )
 from raftwal.pysyncobj.durable import DurableSyncObj
 from raftwal.pysyncobj.health import register
-from raftwal.pysyncobj.node import DurableNode, StorageSettings
+from raftwal.pysyncobj.node import DurableNode
+from raftwal.pysyncobj.settings import StorageSettings
 from raftwal.pysyncobj.starting import Migrate, check_migrate
 
 DIRECTORY_SUFFIX = ".raftwal"

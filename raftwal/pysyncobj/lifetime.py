@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from raftwal.errors import InvalidSettingError, NodeNotReadyError
 from raftwal.pysyncobj.awaiting import DEFAULT_TIMEOUT_SECONDS
 from raftwal.pysyncobj.durable import DurableSyncObj
-from raftwal.pysyncobj.node import StorageFailureHook
+from raftwal.pysyncobj.settings import StorageFailureHook
 
 # PySyncObj has no hook for "a leader is known", and its onReady is the application's.
 _POLL_SECONDS = 0.02

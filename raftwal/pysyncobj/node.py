@@ -8,68 +8,37 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
-from typing import Any, NamedTuple, TypeVar
-
-from prometheus_client import CollectorRegistry
+from typing import Any, TypeVar
 
 from raftwal.background import is_task_of_this_thread
 from raftwal.errors import (
     InvalidSettingError,
     RaftwalError,
-    RecordFormatError,
     WriteFailedError,
 )
 from raftwal.events import log
-from raftwal.fs import DISK, FileSystem
 from raftwal.identity import Identity
-from raftwal.metrics import StorageMetrics, storage_metrics
-from raftwal.model import EntryType, HardState
+from raftwal.metrics import storage_metrics
+from raftwal.model import HardState
 from raftwal.pysyncobj.barrier import SendBarrier
 from raftwal.pysyncobj.commitment import committed_by_durable_copies
-from raftwal.pysyncobj.dump import DumpDescription, open_dump
-from raftwal.pysyncobj.fail_stop import fail_commands, leave_cluster
+from raftwal.pysyncobj.dump import DumpDescription
+from raftwal.pysyncobj.fail_stop import fail_commands, forget_frames, leave_cluster
 from raftwal.pysyncobj.false_alarm import set_ticking
 from raftwal.pysyncobj.journal import DurableJournal, JournalEntry, Unsaved
 from raftwal.pysyncobj.node_ids import Votes
 from raftwal.pysyncobj.reception import Reception
+from raftwal.pysyncobj.recovered_journal import recovered_description, recovered_entries
+from raftwal.pysyncobj.reporting import report_memory, usage_facts
+from raftwal.pysyncobj.settings import StorageSettings
 from raftwal.pysyncobj.storage_calls import StorageCalls
 from raftwal.pysyncobj.waking import Waker
 from raftwal.storage import RaftStorage
-from raftwal.usage import disk_usage
-from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 
-StorageFailureHook = Callable[[BaseException], None]
 _Result = TypeVar("_Result")
 
 
 def _nothing(_: Any) -> None: ...
-
-
-class StorageSettings(NamedTuple):
-    """How a node keeps its log and snapshots; see `RaftStorage.open`.
-
-    ``cluster_name`` is kept beside the node's id in the log: a directory of another
-    cluster is refused.  ``on_storage_failure`` is called once, with the error, in the
-    thread that ticks, when the storage has failed and the node has stopped taking
-    part; exit the process in it, or let the node stand still.  ``snapshot_compression`` is
-    gzip's level, 0 (none) to 9 (small, and slow).  ``executor`` runs what
-    happens in the background (preparing segments, writing snapshots), and
-    ``save_executor`` the calls that save and sync, which wait for what the other runs;
-    threads of the node's own by default.
-    """
-
-    cluster_name: str = ""
-    segment_bytes: int = DEFAULT_SEGMENT_BYTES
-    keep_segments: int = 5
-    keep_snapshots: int = 5
-    registry: CollectorRegistry | None = None
-    metrics_namespace: str = "raftwal"
-    on_storage_failure: StorageFailureHook | None = None
-    snapshot_compression: int = 1
-    fs: FileSystem = DISK
-    executor: Executor | None = None
-    save_executor: Executor | None = None
 
 
 class DurableNode:
@@ -120,13 +89,23 @@ class DurableNode:
         """Whether a snapshot that was received is looked at, and no entry can follow yet."""
         recovered = self.storage.recovered
         try:
-            self.recovered_dump, self.journal = self._journal_of(Votes([node_id, *partner_ids]))
+            self.recovered_dump = dump = recovered_description(self.storage)
+            self.journal = DurableJournal(
+                Votes([node_id, *partner_ids]),
+                recovered.hard_state,
+                covered=[] if dump is None else [dump.previous, dump.last],
+                entries=recovered_entries(self.storage),
+                on_one_second_timer=self.hand_over_commit,
+                on_close=self.close,
+                on_restored=self._reapply_membership,
+                committed=self._committed,
+            )
         except BaseException:
             self.storage.close()
             raise
         # The journal has them, and lets go of them when it is compacted.
         self.storage.recovered = recovered._replace(entries=[])
-        self._report_memory(metrics)
+        report_memory(self.journal, metrics)
         reception = Reception(
             self.journal,
             lambda: self._sync_obj(),  # noqa: PLW0108  # set later
@@ -135,51 +114,6 @@ class DurableNode:
         self.barrier = SendBarrier(
             self.journal, reception.completed, reception.around, self._may_promise
         )
-
-    def _journal_of(self, votes: Votes) -> tuple[DumpDescription | None, DurableJournal]:
-        recovered = self.storage.recovered
-        dump = self._recovered_description()
-        for entry in recovered.entries:
-            if not entry.data or entry.type is not EntryType.NORMAL:
-                # A record's type is not covered by its checksum: see docs/guarantees.md.
-                raise RecordFormatError(
-                    "an entry without a command, which PySyncObj never writes",
-                    path=self.storage.data_dir,
-                    index=entry.index,
-                )
-        journal = DurableJournal(
-            votes,
-            recovered.hard_state,
-            covered=[] if dump is None else [dump.previous, dump.last],
-            entries=[(entry.data or b"", entry.index, entry.term) for entry in recovered.entries],
-            on_one_second_timer=self.hand_over_commit,
-            on_close=self.close,
-            on_restored=self._reapply_membership,
-            committed=self._committed,
-        )
-        return dump, journal
-
-    def _recovered_description(self) -> DumpDescription | None:
-        dump = open_dump(self.storage)
-        if dump is None:
-            return None
-        with dump:
-            return dump.description
-
-    def _report_memory(self, metrics: StorageMetrics) -> None:
-        # A registry outlives the node.
-        journal = weakref.ref(self.journal)
-
-        def entries() -> float:
-            held = journal()
-            return 0.0 if held is None else float(len(held))
-
-        def size() -> float:
-            held = journal()
-            return 0.0 if held is None else float(held.memory_bytes())
-
-        metrics.memory_entries.set_function(entries)
-        metrics.memory_bytes.set_function(size)
 
     @property
     def data_dir(self) -> str:
@@ -392,18 +326,11 @@ class DurableNode:
     def add_to_status(self, status: dict[str, Any]) -> dict[str, Any]:
         """PySyncObj's status, and what there is to say of the storage.
 
-        ``storage_failure`` is the reason as text, or ``None``; ``log_disk_bytes`` and
-        ``snapshot_disk_bytes`` are what the disk has set aside (see `raftwal.usage`),
-        ``log_memory_bytes`` what the commands in memory take.
+        ``storage_failure`` is the reason as text, or ``None``; for the others see
+        `usage_facts`.
         """
         status["storage_failure"] = None if self.failure is None else str(self.failure)
-        try:
-            usage = disk_usage(self.data_dir)
-        except OSError:
-            usage = None
-        status["log_disk_bytes"] = None if usage is None else usage.log_bytes
-        status["snapshot_disk_bytes"] = None if usage is None else usage.snapshot_bytes
-        status["log_memory_bytes"] = self.journal.memory_bytes()
+        status.update(usage_facts(self.data_dir, self.journal))
         return status
 
     def fail(self, error: BaseException) -> None:
@@ -473,6 +400,8 @@ class DurableNode:
                 self.settings.on_storage_failure(self.failure)
             except Exception:
                 log.exception("storage_failure_hook_failed", path=self.data_dir)
+        if self.failure is not None:
+            forget_frames(self.failure)
 
     def close(self) -> None:
         """Save what is pending and close the storage.  Idempotent."""

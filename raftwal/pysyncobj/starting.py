@@ -8,7 +8,7 @@ from typing import Any, Literal
 from raftwal.errors import IdentityMismatchError, InvalidSettingError
 from raftwal.pysyncobj.migration import from_file_journal
 from raftwal.pysyncobj.migration_marker import check_not_left
-from raftwal.pysyncobj.node import StorageSettings
+from raftwal.pysyncobj.settings import StorageSettings
 from raftwal.wal.segments import is_empty_directory
 
 Migrate = Literal["auto"] | None
