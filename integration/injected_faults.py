@@ -71,6 +71,14 @@ class InjectedFaults:
         """The calls that were tampered with, in order."""
         return [line for line in self._lines() if "(INJECTED)" in line]
 
+    def position(self) -> int:
+        """How many lines there are by now, for `since`."""
+        return len(self._lines())
+
+    def since(self, position: int) -> list[str]:
+        """The calls that ended after that."""
+        return self._lines()[position:]
+
     def after_the_last(self) -> list[str]:
         """The calls that ended after the last one that was made to fail."""
         lines = self._lines()

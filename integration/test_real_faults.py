@@ -24,7 +24,7 @@ from injected_faults import require_ptrace, sent_to, written_or_synced
 
 from raftwal import WAL, Snapshotter
 
-# A call that fails takes this long, in microseconds: so all clients of the node wait for it.
+# A call that fails takes this long, in microseconds: time for much to come up meanwhile.
 BEFORE_IT_FAILS = 500_000
 SEGMENT_BYTES = str(1 << 15)
 
@@ -61,7 +61,7 @@ def fault(call: str, code: int, when: str) -> str:
         pytest.param("follower", "fdatasync", EIO, "7", id="follower's seventh data sync"),
         pytest.param("leader", "fdatasync", ENOSPC, "7", id="leader's seventh data sync, no space"),
         pytest.param("follower", "fdatasync", ENOSPC, "1", id="follower's, no space"),
-        # The three syncs of the thread that ticks, each time that a segment is full: room for
+        # The three syncs of the thread that saves, each time that a segment is full: room for
         # the save that goes beyond it, the full segment, the directory with the new one.
         pytest.param("leader", "fsync", EIO, "1", id="leader's room beyond a segment"),
         pytest.param("follower", "fsync", EIO, "2", id="follower's cut of a segment"),
@@ -79,6 +79,7 @@ def test_a_call_that_fails_is_final_and_the_others_go_on(nodes, role, call, code
         hooks = len(hook_calls(node))
         with nodes.faults_in(node, fault(call, code, when)) as faults:
             reason = nodes.wait_until_failed(node)
+            noticed = faults.position()
             assert os.strerror(code) in reason
             node.wait_until(lambda: node.status()["role"] == "follower", "no leader")
             nodes.wait_for_leader_besides(node)
@@ -87,14 +88,17 @@ def test_a_call_that_fails_is_final_and_the_others_go_on(nodes, role, call, code
             assert node.terminate() == 0
         assert os.strerror(code) in faults.injected()[-1]
         behind = faults.after_the_last()
-        assert sent_to(behind, [each.raft_address for each in nodes.nodes]) == []
+        # Between the call and that, what promises nothing may have left: heartbeats.
+        addresses = [each.raft_address for each in nodes.nodes]
+        assert sent_to(faults.since(noticed), addresses) == []
         assert written_or_synced(behind, node.data_dir) == [], "nothing is tried again"
         assert len(hook_calls(node)) == hooks + 1
         refused = clients.refused_by(node)
-    # What was under way when the call failed, and what came later.
+    # What was under way when the call failed, if anything was: the cluster does not wait for one
+    # disk.  And what came later.
     assert {each.status for each in refused} == {503}, refused
     reasons = {each.reason for each in refused}
-    assert reasons & {"UNKNOWN_OUTCOME", "REQUEST_DENIED"}
+    assert reasons <= {"UNKNOWN_OUTCOME", "REQUEST_DENIED", "STORAGE_FAILED"}
     assert "STORAGE_FAILED" in reasons
     nodes.check_disk(node)
     node.start()
@@ -102,25 +106,22 @@ def test_a_call_that_fails_is_final_and_the_others_go_on(nodes, role, call, code
 
 
 @pytest.mark.parametrize("role", ["leader", "follower"])
-def test_a_slow_disk_loses_nothing(nodes, role):
-    """What a sync of two seconds does to leadership is not promised.
-
-    It blocks the thread that ticks, so a leader's heartbeats stop, and with the kvstore's
-    timeouts the others elect another; a follower only answers late.
-    """
+def test_a_disk_that_syncs_for_two_seconds_changes_no_leader_and_loses_nothing(nodes, role):
     with nodes.clients() as clients:
         node = nodes.of_role(role)
+        leader = nodes.wait_for_leader()
+        term = leader.status()["raft_term"]
         since = node.log.stat().st_size
         clients.wait_for_acknowledged(3, nodes.nodes)
         with nodes.faults_in(node, "fdatasync:delay_enter=2000000"):
             node.wait_until(lambda: last_words(node, since).count("wal_slow_sync") >= 2, "slow", 60)
             clients.wait_for_acknowledged(5, nodes.others(node))
-            leads = nodes.wait_for_leader()
+            assert nodes.wait_for_leader() is leader
+            assert leader.status()["raft_term"] == term
             assert is_healthy(node)
         clients.wait_for_acknowledged(3, nodes.nodes)
     slow = re.search(r"fsync_duration_seconds_sum\{.*\} (\S+)", node.metrics())
     assert float(slow[1]) >= 2
-    print(f"slow {role}: {'it' if leads is node else 'another'} leads")
     nodes.check()
 
 
@@ -224,7 +225,8 @@ def test_a_snapshot_whose_sync_fails_counts_for_nothing_and_the_node_goes_on(sna
     nodes.check()
 
 
-def test_a_follower_that_cannot_sync_the_snapshot_it_is_sent_stops(snapshotting):
+def test_a_follower_that_cannot_sync_the_snapshot_it_is_sent_is_sent_it_again(snapshotting):
+    """Nothing was promised on it yet: the transfer is lost, not the node."""
     nodes = snapshotting
     with nodes.clients() as clients:
         node = nodes.of_role("follower")
@@ -234,30 +236,26 @@ def test_a_follower_that_cannot_sync_the_snapshot_it_is_sent_stops(snapshotting)
         last = node_last_index(node)
         for each in others:
             each.wait_until(lambda each=each: newest_snapshot_of(each) > last, "far ahead", 60)
+    since = node.log.stat().st_size
     try:
         for each in others:
             each.send_signal(signal.SIGSTOP)
         node.start()
         node.wait_until(lambda: is_serving(node), "serving")
-        # In the thread that ticks it is the first sync of a whole file since the start.
+        # Of each thread that began by now: the one that writes it has none behind it.
         with nodes.faults_in(node, "fsync:error=EIO:when=1") as faults:
             for each in others:
                 each.send_signal(signal.SIGCONT)
-            reason = nodes.wait_until_failed(node)
-            assert "cannot save the snapshot" in reason
-            assert os.strerror(EIO) in reason
-            nodes.wait_for_leader_besides(node)
-            assert node.terminate() == 0
-        behind = faults.after_the_last()
-        assert sent_to(behind, [each.raft_address for each in nodes.nodes]) == []
+            node.wait_until(
+                lambda: "event=snapshot_not_installed" in last_words(node, since), "refused", 60
+            )
+        assert faults.injected()
+        assert is_healthy(node)
     finally:
         for each in others:
             each.send_signal(signal.SIGCONT)
-    assert len(hook_calls(node)) == 1
-    since = node.log.stat().st_size
-    node.start()
+    node.wait_until(lambda: "event=snapshot_installed" in last_words(node, since), "sent again", 60)
     nodes.check()
-    assert "event=snapshot_installed" in last_words(node, since)
 
 
 def node_last_index(node) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import pytest
 from clusters import (
@@ -402,3 +405,35 @@ def test_settings_are_the_storages(tmp_path):
     (segment,) = (tmp_path / "n" / "wal").glob("*.wal")
     assert segment.stat().st_size == 8192
     node.destroy()
+
+
+def test_a_forked_copy_of_a_node_leaves_its_log_alone(tmp_path):
+    """Two processes that write to one log would tear it."""
+    with cluster(tmp_path, size=1) as nodes:
+        node = nodes.start(nodes.addresses[0])
+        nodes.wait_for_leader()
+        nodes.put(node, "x", 1)
+
+        def files():
+            paths = (path for path in tmp_path.rglob("*") if path.suffix in (".wal", ".snap"))
+            return {path: path.read_bytes() for path in paths}
+
+        node.put("pending", 2)
+        before = files()
+        with warnings.catch_warnings():
+            # From Python 3.12 on: the process has threads.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            # The threads of its node were not forked: it must not wait for them.
+            signal.alarm(20)
+            try:
+                node._SyncObj__raftLog.add(b"of the child", node._SyncObj__raftLog[-1][1] + 1, 1)
+                node._durable_node.flush()
+                node._durable_node.close()
+            finally:
+                os._exit(0 if files() == before else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert files() == before
+        assert nodes.put(node, "y", 3) == 0
+        assert node.values == {"x": 1, "pending": 2, "y": 3}

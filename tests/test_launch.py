@@ -64,7 +64,7 @@ def fail_writes():
 
 def stop(*_):
     print("stopping in order", flush=True)
-    sys.exit(int(os.environ.get("STATUS", 0)))
+    sys.exit()
 
 
 if os.environ.get("HANDLES_SIGTERM"):
@@ -350,24 +350,17 @@ def test_a_journal_of_pysyncobjs_own_is_refused_or_taken_over(tmp_path, address)
         assert taken_over.ask("add") == "4"
 
 
-@pytest.mark.parametrize("given", ["options", "environment"])
-def test_settings_reach_the_log(given, tmp_path, address):
-    options = ["--cluster-name", "blue", "--segment-bytes", "4096"]
-    variables = {"RAFTWAL_CLUSTER_NAME": "blue", "RAFTWAL_SEGMENT_BYTES": "4096"}
-    if given == "options":
-        # What is given stands above the environment.
-        variables = {"RAFTWAL_CLUSTER_NAME": "green"}
-    else:
-        options = []
-    with node(tmp_path, address, *options, **variables) as first:
+def test_options_and_variables_reach_the_log_and_options_stand_above(tmp_path, address):
+    variables = {"RAFTWAL_CLUSTER_NAME": "green", "RAFTWAL_SEGMENT_BYTES": "4096"}
+    with node(tmp_path, address, "--cluster-name", "blue", **variables) as first:
         for _ in range(8):
             first.ask("add")
-    segments = list((tmp_path / "counter.raftwal" / "wal").glob("*.wal"))
-    assert len(segments) > 1
-    refused = launched("node.py", address, cwd=tmp_path, RAFTWAL_CLUSTER_NAME="red")
+    assert len(list((tmp_path / "counter.raftwal" / "wal").glob("*.wal"))) > 1
+    refused = launched("node.py", address, cwd=tmp_path, **variables)
     assert refused.returncode == 1
     assert refused.stderr.startswith("raftwal: ")
-    assert "blue" in refused.stderr
+    assert "'blue'" in refused.stderr
+    assert "'green'" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -410,12 +403,20 @@ def test_a_program_without_a_handler_for_sigterm_exits_with_74_too(tmp_path, add
         assert failing.ended()[0] == STORAGE_FAILED
 
 
-def test_a_failure_status_of_the_programs_own_is_kept(tmp_path, address):
-    with node(tmp_path, address, HANDLES_SIGTERM="1", STATUS="5") as failing:
-        failing.ask("add")
-        failing.tell("fail")
-        failing.tell("add")
-        assert failing.ended()[0] == 5
+def test_a_failure_status_of_the_programs_own_is_kept(monkeypatch, capsys):
+    monkeypatch.setattr(signal, "getsignal", lambda _: print)
+    signals = []
+    monkeypatch.setattr(os, "kill", lambda *sent: signals.append(sent))
+    ending = Ending()
+    ending.begin(OSError("No space left on device"))
+    assert signals == [(os.getpid(), signal.SIGTERM)]
+    assert capsys.readouterr().err == "raftwal: this process ends: No space left on device\n"
+    for status in (5, "a text"):
+        ending.check(status)
+    for status in (0, None):
+        with pytest.raises(SystemExit) as ended:
+            ending.check(status)
+        assert ended.value.code == STORAGE_FAILED
 
 
 @pytest.mark.parametrize("interrupt", [SystemExit(0), KeyboardInterrupt()])

@@ -153,7 +153,7 @@ def test_a_large_snapshot_is_received_into_a_file_and_leaves_none(tmp_path, sent
         assert all(path.suffix == ".snap" for path in directory.iterdir())
 
 
-@pytest.mark.parametrize("place", [0, 100, -2], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("place", [0, -2], ids=["first", "last"])
 def test_a_piece_that_was_damaged_on_the_way_costs_the_transfer_and_nothing_else(
     tmp_path, sent, events, monkeypatch, place
 ):
@@ -277,7 +277,7 @@ def test_a_transfer_that_takes_long_ends_neither_the_connection_nor_the_leadersh
         nodes.start_all(transport=Watched)
         leader = nodes.wait_for_leader()
         behind = next(node for node in nodes.nodes.values() if node is not leader)
-        for number in range(20):
+        for number in range(12):
             assert nodes.put(leader, number, large(number)) == 0
         take(nodes, leader)
         term = leader.raftCurrentTerm
@@ -289,7 +289,7 @@ def test_a_transfer_that_takes_long_ends_neither_the_connection_nor_the_leadersh
             "the whole snapshot",
         )
         pieces = pieces_to(sent, behind.selfNode.id)
-        assert len(pieces) > 350
+        assert len(pieces) > 200
         assert [is_first for _, is_first, _ in pieces].count(True) == 1
         assert leader._isLeader()
         assert leader.raftCurrentTerm == term
@@ -351,15 +351,19 @@ def test_a_leader_does_not_begin_anew_while_the_snapshot_is_examined(tmp_path, s
             )
             case.put("meanwhile", 1)
             leader, term = case.leader, case.leader.raftCurrentTerm
+            index = snapshot_index(leader)
+            leader.forceLogCompaction()
             for _ in range(100):
                 # As if it had been held up by what it opens.
                 node._SyncObj__raftElectionDeadline = 0
                 nodes.tick()
             assert node.values == {}
             assert (node.raftCurrentTerm, leader._isLeader()) == (term, True)
+            assert snapshot_index(leader) == index
         finally:
             may_go_on.set()
         case.catch_up()
+        nodes.tick_until(lambda: snapshot_index(leader) > index, "the leader's next snapshot")
         assert [is_first for _, is_first, _ in pieces_to(sent, case.address)].count(True) == 1
         assert nodes.leader is leader
 
@@ -404,8 +408,11 @@ def test_a_first_piece_begins_anew(tmp_path, monkeypatch):
         assert [name for name in names if name.endswith(".tmp")] == []
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
-@pytest.mark.parametrize("place", [".spool.tmp", ".snap.tmp"], ids=["spool", "file"])
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [(".spool.tmp", errno.ENOSPC), (".snap.tmp", errno.EIO)],
+    ids=["spool", "file"],
+)
 def test_a_disk_that_does_not_take_what_is_received_costs_the_transfer_and_not_the_node(
     tmp_path, events, error, place, monkeypatch, sent
 ):

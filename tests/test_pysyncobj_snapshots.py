@@ -330,7 +330,7 @@ def test_without_a_fork_the_dump_holds_the_same(tmp_path):
 @pytest.mark.parametrize("uses_fork", [True, False])
 def test_every_level_of_compression_is_loaded_by_pysyncobj_itself(tmp_path, uses_fork):
     sizes = {}
-    for level in (0, 1, 9):
+    for level in (0, 9):
         with cluster(tmp_path / str(level), size=1, useFork=uses_fork) as nodes:
             node = nodes.start(nodes.addresses[0], snapshot_compression=level)
             nodes.wait_for_leader()
@@ -347,7 +347,7 @@ def test_every_level_of_compression_is_loaded_by_pysyncobj_itself(tmp_path, uses
             assert last[1] == before[1] + 1 == snapshot_index(node)
             assert [member.id for member in members] == nodes.addresses
     assert sizes[0] > 13000
-    assert 1000 > sizes[1] >= sizes[9]
+    assert sizes[9] < 1000
 
 
 @pytest.mark.parametrize("level", [-1, 10, "fast"])

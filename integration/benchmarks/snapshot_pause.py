@@ -45,6 +45,8 @@ _FIGURES = (
     ("the same without a snapshot, ms", "command_before", 1e3),
     ("the snapshot, s", "seconds", 1.0),
     ("its file, MiB", "bytes", 2.0**-20),
+)
+_MEMORY_FIGURES = (
     ("memory of the node, MiB", "memory_before", 2.0**-20),
     ("more while it is taken, MiB", "memory_grows", 2.0**-20),
 )
@@ -69,17 +71,26 @@ class _Measured:
 
 
 _ticks: list[float] = []
+_is_undisturbed = False
+
+
+def _note_tick() -> None:
+    if _is_undisturbed and not _ticks:
+        # Of this thread alone; the child that it forks is an ordinary process.
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(1))
+    _ticks.append(time.perf_counter())
 
 
 class _DurableNode(_Measured, DurableSyncObj):
     def _onTick(self, timeToWait: float = 0.0) -> None:
-        _ticks.append(time.perf_counter())
+        _note_tick()
         super()._onTick(timeToWait)
 
 
 class _PlainNode(_Measured, SyncObj):
     def _onTick(self, timeToWait: float = 0.0) -> None:
-        _ticks.append(time.perf_counter())
+        _note_tick()
         super()._onTick(timeToWait)
 
 
@@ -157,6 +168,8 @@ def measure(kind: str, values: int, compression: int, directory: Path) -> dict[s
     node = _made(kind, directory, compression)
     node.fill(values, sync=True, timeout=_MOST_SECONDS)
     time.sleep(1)
+    print("READY", flush=True)
+    sys.stdin.readline()
     found: dict[str, float] = {}
     fork = _TimedFork()
     with _Commands(node) as commands:
@@ -204,13 +217,17 @@ def _children_of(pid: int) -> Iterator[int]:
             continue
 
 
-def measure_in_a_process(arguments: list[str]) -> dict[str, float]:
-    """One run, and the memory that it takes seen from outside."""
+def measure_in_a_process(arguments: list[str], *, watches_memory: bool) -> dict[str, float]:
+    """One run.  Whoever asks the kernel for a process's memory holds its fork up, so the
+    memory is watched in a run of its own.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", __spec__.name, "--one", *arguments],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdin is not None
     assert process.stdout is not None
     before, most = 0, [0]
     done = threading.Event()
@@ -222,13 +239,16 @@ def measure_in_a_process(arguments: list[str]) -> dict[str, float]:
     result: dict[str, float] = {}
     watching = threading.Thread(target=watch)
     for line in process.stdout:
-        if line.startswith("TAKING"):
+        if line.startswith("READY"):
             before = most[0] = _memory_of(process.pid)
+            process.stdin.write("\n")
+            process.stdin.flush()
+        elif line.startswith("TAKING") and watches_memory:
             watching.start()
         elif line.startswith("{"):
             result = json.loads(line)
     done.set()
-    if watching.is_alive():
+    if watches_memory:
         watching.join()
     if process.wait() != 0 or not result:
         raise SystemExit(f"a run ended with {process.returncode}")
@@ -241,11 +261,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--compression", type=int, default=1)
+    parser.add_argument(
+        "--undisturbed",
+        action="store_true",
+        help="the thread that ticks comes before whatever else runs on the machine "
+        "(real-time priority, which takes a privilege)",
+    )
     parser.add_argument("--dir", type=Path, default=Path("build") / "benchmarks")
     parser.add_argument("--one", metavar="KIND", help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.dir.mkdir(parents=True, exist_ok=True)
     if given.one:
+        global _is_undisturbed  # noqa: PLW0603  # of this process, which makes one run
+        _is_undisturbed = given.undisturbed
         with tempfile.TemporaryDirectory(dir=given.dir) as directory:
             found = measure(given.one, given.values, given.compression, Path(directory))
         print(json.dumps(found), flush=True)
@@ -254,25 +282,26 @@ def main() -> None:
     report = Report()
     report.facts(describe(given.dir.resolve()))
     report.line(f"{given.values:,} values; load average {load_average()}")
-    runs = {
-        kind: [
-            measure_in_a_process(
-                [
-                    kind,
-                    f"--values={given.values}",
-                    f"--compression={given.compression}",
-                    f"--dir={given.dir}",
-                ]
-            )
-            for _ in range(given.runs)
+    runs: dict[str, list[dict[str, float]]] = {}
+    memory: dict[str, list[dict[str, float]]] = {}
+    for kind in given.kinds:
+        arguments = [
+            kind,
+            f"--values={given.values}",
+            f"--compression={given.compression}",
+            f"--dir={given.dir}",
+            *(["--undisturbed"] if given.undisturbed else []),
         ]
-        for kind in given.kinds
-    }
+        runs[kind] = [
+            measure_in_a_process(arguments, watches_memory=False) for _ in range(given.runs)
+        ]
+        memory[kind] = [measure_in_a_process(arguments, watches_memory=True)]
     report.table(
         ["median (least to greatest)", *(KINDS[kind] for kind in runs)],
         [
-            [what, *(str(Spread.of([run[name] * factor for run in runs[kind]])) for kind in runs)]
-            for what, name, factor in _FIGURES
+            [what, *(str(Spread.of([run[name] * factor for run in of[kind]])) for kind in runs)]
+            for of, figures in ((runs, _FIGURES), (memory, _MEMORY_FIGURES))
+            for what, name, factor in figures
         ],
     )
 

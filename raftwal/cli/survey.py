@@ -144,7 +144,7 @@ def _check_files(snapshotter: Snapshotter) -> list[SnapshotFile]:
         size = 0
         try:
             size = os.stat(path).st_size
-            snapshotter.read(name)
+            snapshotter.open(name).close()
         except (SnapshotFileError, ReadFailedError) as caught:
             error = caught
         except OSError as caught:

@@ -75,6 +75,7 @@ class DurableNode:
             executor=settings.executor,
         )
         self.failure: BaseException | None = None
+        self._process = os.getpid()
         self._stopped = False
         self._closed = False
         self._claimed = False
@@ -146,7 +147,7 @@ class DurableNode:
         Raises `WriteFailedError` or `CommittedEntryContradictedError`, and the node has
         then failed.
         """
-        if self.failure is not None or self._closed:
+        if self.failure is not None or self._closed or not self._is_in_its_process:
             return
         self._check_loaded()
         self._check_log()
@@ -338,7 +339,7 @@ class DurableNode:
         if self.failure is None:
             self.failure = error
             self.barrier.close()
-            log.error("node_failed", path=self.data_dir, error=str(error))
+            log.error("node_failed", path=self.data_dir, error=str(error) or repr(error))
 
     def tick(self, sync_obj: Any, original: Callable[[float], None], time_to_wait: float) -> None:
         """One tick of PySyncObj between two flushes; after a failure, none."""
@@ -405,7 +406,7 @@ class DurableNode:
 
     def close(self) -> None:
         """Save what is pending and close the storage.  Idempotent."""
-        if self._closed:
+        if self._closed or not self._is_in_its_process:
             return
         try:
             for callback in self._on_close:
@@ -426,6 +427,11 @@ class DurableNode:
                 self.storage.close()
             except RaftwalError as error:
                 log.error("last_save_failed", path=self.data_dir, error=str(error))
+
+    @property
+    def _is_in_its_process(self) -> bool:
+        """A process that was forked has a copy of this node: its log is the parent's."""
+        return os.getpid() == self._process
 
     def _close_when_dropped(self) -> None:
         if is_task_of_this_thread():

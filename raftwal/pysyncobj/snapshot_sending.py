@@ -31,6 +31,8 @@ class _Transfer:
         self.begun = self.last_piece = now
         self.sent = 0
         self.sent_in_round = 0
+        self.ends_at: int | None = None
+        """The snapshot's index, once the peer was sent all of it."""
 
     def close(self) -> None:
         self.opening.add_done_callback(_close_what_was_opened)
@@ -69,6 +71,10 @@ class SnapshotSending:
     def next_piece(self, peer: Any, *, may_begin: bool) -> Chunk | None:
         """The next piece for a peer; ``None`` when there is none at the moment."""
         transfer = self._transfers.get(peer)
+        if transfer is not None and transfer.ends_at is not None:
+            # It was of no use to the peer.
+            self.cancel(peer)
+            transfer = None
         if transfer is None:
             if not may_begin or not self._has_snapshot():
                 self._nothing_now(peer)
@@ -94,8 +100,9 @@ class SnapshotSending:
         transfer.sent += len(piece)
         transfer.sent_in_round += len(piece)
         transfer.last_piece = self._now()
-        if not piece:
-            self.cancel(peer)
+        if dump is not None and not piece:
+            transfer.ends_at = dump.description.last_index
+            dump.close()
         return piece, is_first, not piece
 
     def cancel(self, peer: Any) -> None:
@@ -123,19 +130,23 @@ class SnapshotSending:
             transfer.sent_in_round = 0
             # Nobody asks for the rest, and it is not to be sent the next time: to a peer that
             # has caught up in another way, or by a node that has not led all the while.
-            if next_index.get(peer, 0) > self._node.journal[0][1] or not sync_obj._isLeader():
+            if transfer.ends_at is None:
+                is_over = next_index.get(peer, 0) > self._node.journal[0][1]
+            else:
+                is_over = sync_obj._SyncObj__raftMatchIndex.get(peer, 0) >= transfer.ends_at
+            if is_over or not sync_obj._isLeader():
                 self.cancel(peer)
 
     def hold_up_the_next_snapshot(self) -> bool:
-        """Whether a transfer makes progress that a new snapshot would undo.
+        """Whether a peer is on its way to the entries that a new snapshot would take away.
 
-        A transfer ends with the entries that follow on it.  A new snapshot takes them away,
-        and a leader that takes snapshots faster than it can send them never catches a
-        follower up.
+        What it was sent ends with them, and it needs them when it has opened that.  A leader
+        that takes snapshots faster than a peer takes them in would never catch it up.
         """
         now = self._now()
         return any(
-            now - transfer.last_piece < PROGRESS_SECONDS and now - transfer.begun < MOST_SECONDS
+            now - transfer.begun < MOST_SECONDS
+            and (transfer.ends_at is not None or now - transfer.last_piece < PROGRESS_SECONDS)
             for transfer in self._transfers.values()
         )
 

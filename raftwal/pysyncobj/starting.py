@@ -48,10 +48,10 @@ def settle_data_dir(
             "there is a journal of PySyncObj's own, and no raftwal directory beside it: "
             "starting empty would forget the node's term, vote and log",
             path=journal,
-            advice="Give migrate='auto' to install() or DurableSyncObj to take it over, or use "
-            "'raftwal migrate'.  Or, while the rest of the cluster is in step, move the journal, "
-            "its .meta and the dump away, and start this node alone: it gets everything from its "
-            "peers",
+            advice="Give migrate='auto' to install() or DurableSyncObj, or --migrate auto to "
+            "python -m raftwal.pysyncobj, to take it over, or use 'raftwal migrate'.  Or, while "
+            "the rest of the cluster is in step, move the journal, its .meta and the dump away, "
+            "and start this node alone: it gets everything from its peers",
         )
     from_file_journal(
         journal,
