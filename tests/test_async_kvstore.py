@@ -122,4 +122,5 @@ def test_it_serves_its_paths_and_says_what_is_wrong(alone: KVNodeProcess):
     resource.prlimit(alone.process.pid, resource.RLIMIT_FSIZE, (0, 0))
     response = alone.put("key", b"value")
     assert (response.status_code, response.json()["error"]) == (504, "UNKNOWN_OUTCOME")
-    assert alone.wait() == 1
+    # 120 is Python's own status where the last words could not be written: its log is a file, too.
+    assert alone.wait() in (1, 120)
