@@ -12,7 +12,7 @@ import threading
 import pytest
 import structlog
 from clusters import KV, cluster, fast_conf, free_addresses
-from pysyncobj import SyncObj, replicated
+from pysyncobj import FAIL_REASON, SyncObj, replicated
 from pysyncobj.batteries import ReplDict
 from pysyncobj.transport import TCPTransport
 from watched_disk import WatchedDisk
@@ -86,6 +86,8 @@ class Lagging:
     def __init__(self, nodes, values=10, size=20_000):
         self.nodes = nodes
         nodes.start_all(transport=Watched)
+        # Nobody need wait for the timeout.
+        nodes.nodes[nodes.addresses[0]]._SyncObj__raftElectionDeadline = 0
         leader = nodes.wait_for_leader()
         self.address = next(one for one in nodes.addresses if one != leader.selfNode.id)
         nodes.stop(self.address)
@@ -113,7 +115,9 @@ class Lagging:
 
 
 def lagging(directory, **conf):
-    return cluster(directory, logCompactionBatchSize=BATCH_BYTES, **conf)
+    # On a busy machine, too, a leader stays one for as long as a transfer takes.
+    timeouts = {"raftMinTimeout": 0.4, "raftMaxTimeout": 0.8}
+    return cluster(directory, logCompactionBatchSize=BATCH_BYTES, **{**timeouts, **conf})
 
 
 def test_a_node_that_fell_behind_gets_a_snapshot_in_pieces(tmp_path, sent, events):
@@ -273,7 +277,8 @@ def test_a_transfer_that_takes_long_ends_neither_the_connection_nor_the_leadersh
 ):
     """PySyncObj answers no piece; its leader hears nothing, and takes the node for gone."""
     monkeypatch.setattr(snapshot_sending, "ROUND_BYTES", 4 * BATCH_BYTES)
-    with lagging(tmp_path, size=2, connectionTimeout=0.6, leaderFallbackTimeout=0.5) as nodes:
+    conf = {"raftMaxTimeout": 0.5, "connectionTimeout": 0.6, "leaderFallbackTimeout": 0.5}
+    with lagging(tmp_path, size=2, **conf) as nodes:
         nodes.start_all(transport=Watched)
         leader = nodes.wait_for_leader()
         behind = next(node for node in nodes.nodes.values() if node is not leader)
@@ -332,6 +337,35 @@ def test_a_peer_that_makes_no_progress_does_not_keep_a_leader_from_its_snapshots
         case.catch_up()
 
 
+def test_a_peer_that_never_takes_a_snapshot_in_does_not_keep_a_leader_from_the_next(
+    tmp_path, sent, events, monkeypatch
+):
+    """A full disk there, most likely: the leader's log must not grow with it for ever."""
+    with lagging(tmp_path) as nodes:
+        case = Lagging(nodes)
+        leader = case.leader
+        node = case.start()
+        with monkeypatch.context() as patch:
+
+            def refuse(*_):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            patch.setattr(node._durable_node.storage, "save_snapshot_stream", refuse)
+            nodes.tick_until(
+                lambda: names_of(events).count("snapshot_not_installed") >= 2, "failures"
+            )
+            index = snapshot_index(leader)
+            leader.forceLogCompaction()
+            case.put("more", "entries")
+            nodes.tick_until(
+                lambda: names_of(events).count("snapshot_not_installed") >= 4, "failures"
+            )
+            assert snapshot_index(leader) == index
+            patch.setattr(snapshot_sending, "MOST_SECONDS", 0.0)
+            nodes.tick_until(lambda: snapshot_index(leader) > index, "the next snapshot")
+        case.catch_up()
+
+
 def test_a_leader_does_not_begin_anew_while_the_snapshot_is_examined(tmp_path, sent, monkeypatch):
     """What follows on it does not fit yet, and PySyncObj would ask for all of it once more."""
     with lagging(tmp_path) as nodes:
@@ -352,6 +386,8 @@ def test_a_leader_does_not_begin_anew_while_the_snapshot_is_examined(tmp_path, s
             case.put("meanwhile", 1)
             leader, term = case.leader, case.leader.raftCurrentTerm
             index = snapshot_index(leader)
+            # However long it takes to open it.
+            monkeypatch.setattr(snapshot_sending, "PROGRESS_SECONDS", 0.0)
             leader.forceLogCompaction()
             for _ in range(100):
                 # As if it had been held up by what it opens.
@@ -478,6 +514,14 @@ def test_an_application_with_its_own_serializer_catches_up_by_snapshot(tmp_path,
     def leader():
         return next((one for one in nodes.values() if one.node._isLeader()), None)
 
+    def put(key, value):
+        answers = []
+        while answers[-1:] != [FAIL_REASON.SUCCESS]:
+            tick_until(leader, "a leader")
+            before = len(answers)
+            leader().values.set(key, value, callback=lambda _, reason: answers.append(reason))
+            tick_until(lambda before=before: len(answers) > before, "an answer")
+
     for address in addresses:
         start(address)
     tick_until(leader, "a leader")
@@ -485,15 +529,18 @@ def test_an_application_with_its_own_serializer_catches_up_by_snapshot(tmp_path,
     nodes.pop(behind).node.destroy()
     tick_until(leader, "a leader")
     for number in range(10):
-        leader().values.set(number, large(number))
+        put(number, large(number))
     tick_until(lambda: all(len(one.values) == 10 for one in nodes.values()), "the values")
     for one in list(nodes.values()):
         one.node.forceLogCompaction()
         tick_until(lambda one=one: snapshot_index(one.node) > 0, "a snapshot")
-    leader().values.set("after", "the snapshot")
+    put("after", "the snapshot")
     start(behind)
     tick_until(lambda: len(nodes[behind].values) == 11, "the node to catch up")
-    assert dict(nodes[behind].values.rawData()) == dict(leader().values.rawData())
+    assert nodes[behind].values.rawData() == {
+        **{number: large(number) for number in range(10)},
+        "after": "the snapshot",
+    }
     assert "snapshot_installed" in names_of(events)
     for one in nodes.values():
         one.node.destroy()
@@ -530,6 +577,7 @@ def test_a_plain_pysyncobj_node_takes_a_snapshot_from_a_durable_one(tmp_path):
 
     tick_until(durable._isLeader, "a leader")
     for number in range(10):
+        # A node on its own stays the leader.
         durable.put(number, large(number))
     tick_until(lambda: len(durable.values) == 10, "the values")
     durable.forceLogCompaction()

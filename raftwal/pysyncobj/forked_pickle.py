@@ -47,6 +47,7 @@ _GZIP_WINDOW = 31
 _PIECE_BYTES = 1 << 20
 _LOOK_MILLISECONDS = 1000
 _EXIT_SECONDS = 30.0
+_MOST_FILES = 1 << 20
 
 # What the child sends: a kind and a length, then that many bytes.
 _HEADER = struct.Struct("<cI")
@@ -106,7 +107,9 @@ class ForkedPickle:
             received = 0
             for kind, payload in self._messages():
                 if kind == _REASON:
-                    raise RaftwalError(f"the state cannot be pickled: {payload.decode()}")
+                    raise RaftwalError(
+                        f"the state cannot be pickled: {payload.decode(errors='replace')}"
+                    )
                 if kind == _END:
                     if payload != _TOTAL.pack(received):
                         break
@@ -124,9 +127,12 @@ class ForkedPickle:
 
     def kill(self) -> None:
         """End the child, if it is still there."""
-        with self._lock:
-            if not self._is_reaped:
-                os.kill(self._pid, signal.SIGKILL)
+        # Asked first: where the application waits for all children, another process may have
+        # its number by now.
+        if not self._has_ended():
+            with self._lock, contextlib.suppress(ProcessLookupError):
+                if not self._is_reaped:
+                    os.kill(self._pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the child and leave no zombie.  Idempotent."""
@@ -236,8 +242,7 @@ def _run_child(data: object, level: int, pipe: int, mask: set[Any]) -> NoReturn:
     try:
         # Whatever it touches would have to be copied, object by object.
         gc.disable()
-        _leave_the_parent(pipe, mask)
-        status = _pickle_into(pipe, data, level)
+        status = _pickle_into(pipe, data, level, mask)
     finally:
         os._exit(status)
 
@@ -252,16 +257,17 @@ def _leave_the_parent(pipe: int, mask: set[Any]) -> None:
     # A connection that the parent closes is closed for the other side once nobody has it any
     # more; and the parent's port and the lock of its log must not outlive it.
     os.closerange(3, pipe)
-    os.closerange(pipe + 1, min(os.sysconf("SC_OPEN_MAX"), 1 << 16))
+    os.closerange(pipe + 1, _MOST_FILES)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
         # When memory runs out, rather the child than the node.
         file.write(b"1000")
     signal.pthread_sigmask(signal.SIG_SETMASK, mask - {signal.SIGALRM})
 
 
-def _pickle_into(pipe: int, data: object, level: int) -> int:
+def _pickle_into(pipe: int, data: object, level: int, mask: set[Any]) -> int:
     sending = _Sending(pipe, level)
     try:
+        _leave_the_parent(pipe, mask)
         pickle.Pickler(sending, PROTOCOL).dump(data)
         sending.finish()
     except BrokenPipeError:

@@ -118,6 +118,7 @@ class SnapshotSerializer:
         except Exception:
             log.exception("snapshot_not_taken", path=self._node.data_dir)
             self._application_saving = None
+            self._leave_child()
             self._not_before = time.monotonic() + RETRY_SECONDS
         else:
             log.info(

@@ -21,14 +21,14 @@ what the network does not take is held in memory there, and copied with each pie
 
 PROGRESS_SECONDS = 30.0
 """A transfer that got no further for so long holds up nothing any more."""
-MOST_SECONDS = 600.0
-"""Nor does one that takes longer: the log grows meanwhile."""
+MOST_SECONDS = 300.0
+"""No snapshot is held up for longer, whatever becomes of the peers: the log grows meanwhile."""
 
 
 class _Transfer:
     def __init__(self, opening: Future[StoredDump | None], now: float) -> None:
         self.opening = opening
-        self.begun = self.last_piece = now
+        self.last_piece = now
         self.sent = 0
         self.sent_in_round = 0
         self.ends_at: int | None = None
@@ -67,6 +67,7 @@ class SnapshotSending:
         self._transfers: dict[Any, _Transfer] = {}
         self._paused: dict[Any, tuple[int, int]] = {}
         self._not_before = 0.0
+        self._holding_since: float | None = None
 
     def next_piece(self, peer: Any, *, may_begin: bool) -> Chunk | None:
         """The next piece for a peer; ``None`` when there is none at the moment."""
@@ -115,6 +116,7 @@ class SnapshotSending:
         """End all transfers: there is a newer snapshot, or the node stops."""
         for peer in list(self._transfers):
             self.cancel(peer)
+        self._holding_since = None
 
     def end_round(self) -> None:
         """PySyncObj has sent what it sends in this tick."""
@@ -144,11 +146,15 @@ class SnapshotSending:
         that takes snapshots faster than a peer takes them in would never catch it up.
         """
         now = self._now()
-        return any(
-            now - transfer.begun < MOST_SECONDS
-            and (transfer.ends_at is not None or now - transfer.last_piece < PROGRESS_SECONDS)
+        if not any(
+            transfer.ends_at is not None or now - transfer.last_piece < PROGRESS_SECONDS
             for transfer in self._transfers.values()
-        )
+        ):
+            self._holding_since = None
+            return False
+        if self._holding_since is None:
+            self._holding_since = now
+        return now - self._holding_since < MOST_SECONDS
 
     def _has_snapshot(self) -> bool:
         return self._node.storage.snapshot_metadata.index > 0 and self._now() >= self._not_before
