@@ -68,6 +68,12 @@ class Members:
         while not condition():
             assert time.monotonic() < deadline, f"not within {SECONDS} s: {what}\n{self.logs()}"
 
+    def wait_for_version(self, address: str, version: int) -> None:
+        self.wait_for(
+            f"version {version} on {address}",
+            lambda: self.status(address).get("enabled_code_version") == version,
+        )
+
     def leader(self) -> str:
         """The member that all follow, once there is one."""
         found: list[str] = []
@@ -138,12 +144,15 @@ def test_what_the_administrator_has_done_survives_that_all_are_killed(members):
 
     assert members.admin(leader, "-set_version", "1") == "SUCCESS SET_VERSION 1"
     assert "wrong version" in members.admin(leader, "-set_version", "7")
+    # Which version of a method is called is settled where it is called, by what is applied there.
+    members.wait_for_version(new, 1)
     assert members.append(new, "b") == "appended 2"
 
     members.kill(*members.processes)
     for address in members.addresses:
         members.start(address)
     leader = members.leader()
+    members.wait_for_version(leader, 1)
     assert members.append(leader, "c") == "appended 3"
     for address in members.addresses:
         members.wait_for("all words", lambda a=address: members.status(a).get("words") == "a B C")

@@ -165,3 +165,20 @@ def test_a_command_in_pieces_is_whole_with_its_last_piece_whichever_says_so():
         peer.receive("leader", entries(transmission="finish", data=piece, prevLogIdx=9))
     said = [message["transmission"] for message in peer.handled]
     assert said == ["process"] * (len(pieces) - 1) + ["finish"]
+
+
+def test_while_a_snapshot_is_installed_a_leader_is_heard_and_its_entries_are_not_taken():
+    """Taken now, they would be acknowledged, and go when the snapshot replaces the log."""
+    peer = Peer()
+    answers = []
+    peer.sync_obj._SyncObj__raftLeader = "leader"
+    peer.sync_obj._SyncObj__sendNextNodeIdx = answers.append
+    peer.reception._is_installing = lambda: True
+    heartbeat = {"type": "append_entries", "term": 3, "commit_index": 7}
+    entries = {**heartbeat, "prevLogIdx": 9, "prevLogTerm": 1, "entries": [(b"x", 10, 3)]}
+    for message in (entries, {**heartbeat, "serialized": (b"piece", True, False)}):
+        peer.receive("leader", message)
+        assert peer.handled.pop() == {**heartbeat, "serialized": None}
+    assert answers == ["leader", "leader"]
+    peer.receive("another", entries)
+    assert answers == ["leader", "leader"], "whoever does not lead is not told that this node lives"

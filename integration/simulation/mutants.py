@@ -152,12 +152,6 @@ def _small_snapshots(settings: Settings) -> Settings:
     )
 
 
-def _slow_snapshots(settings: Settings) -> Settings:
-    return _small_snapshots(settings)._replace(
-        save_seconds=0.02, sync_seconds=0.1, slow_sync_seconds=4.0, think_seconds=0.3
-    )
-
-
 def _small_segments(settings: Settings) -> Settings:
     return settings._replace(
         segment_bytes=600, keep_segments=1, compaction_entries=40, think_seconds=0.3
@@ -209,13 +203,6 @@ MUTANTS = [
         (21, 42),
         [(DurableJournal, "getRaftCommitIndex", _show_what_is_on_disk)],
         _small_snapshots,
-    ),
-    Mutant(
-        "entries are taken while a snapshot is installed",
-        (58, 182),
-        [(DurableNode, "is_installing", property(lambda self: False))],
-        _slow_snapshots,
-        (*_LINKS, "slow disk"),
     ),
     Mutant(
         "segments are purged in no order",

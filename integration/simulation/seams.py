@@ -22,11 +22,17 @@ import structlog
 
 import raftwal.pysyncobj.node
 import raftwal.pysyncobj.serializer
+import raftwal.snapshot_files
+import raftwal.snapshots
+import raftwal.spool
 import raftwal.storage
 from integration.simulation import file_journal, network
 
 if TYPE_CHECKING:
     from integration.simulation.world import World
+
+
+_ROOMS_OF_CHUNKS = (raftwal.spool, raftwal.snapshots, raftwal.snapshot_files)
 
 
 @contextlib.contextmanager
@@ -81,6 +87,8 @@ def simulated(world: World) -> Iterator[None]:
         (raftwal.pysyncobj.node, "weakref", types.SimpleNamespace(ref=weakref.ref, finalize=_none)),
         (raftwal.pysyncobj.serializer, "time", time),
         (raftwal.storage, "time", time),
+        # So small that simulated snapshots are spooled, and written in several calls.
+        *((room, "CHUNK_BYTES", 256) for room in _ROOMS_OF_CHUNKS),
         *file_journal.replacements(world),
     ]
     with replaced(replacements), _logs_to(world.trace.note, world.name_at_hand):
