@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 DEMO_READY := $(VENV)/.demo-ready
 READY      := $(VENV)/.test-ready
 
-.PHONY: demo test fuzz simulate compare integration check format dist clean help
+.PHONY: demo test fuzz simulate compare benchmark integration check format dist clean help
 
 help:
 	@echo "make demo         three nodes, killed while you watch; nothing acknowledged is lost"
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz         INPUTS=1000000 of them, made up, to the readers; stops at a failure"
 	@echo "make simulate     SEEDS=1000 clusters in one process, with faults; stops at a failure"
 	@echo "make compare      the same on PySyncObj's own journal, side by side"
+	@echo "make benchmark    beside PySyncObj's own journals: throughput, latency, a start"
 	@echo "make integration  the tests beside other software, and the long ones"
 	@echo "make check        types and lint"
 	@echo "make dist         wheel and sdist into dist/"
@@ -51,6 +52,11 @@ simulate: $(READY)
 # The table in docs/guarantees.md: the same schedules on PySyncObj's own journal.
 compare: $(READY)
 	$(BIN)/python -m integration.simulation.comparison --seeds $(SEEDS) --first $(FIRST)
+
+# The tables in docs/benchmarks.md; the data goes to build/benchmarks, which must be a disk.
+benchmark: $(READY)
+	$(BIN)/python -m integration.benchmarks cluster
+	$(BIN)/python -m integration.benchmarks recovery
 
 integration: $(READY)
 	bash integration/run.sh $(BIN)
