@@ -213,7 +213,7 @@ MUTANTS = [
     ),
     Mutant(
         "entries that were replaced follow on a snapshot again",
-        (102, 193),
+        (419,),
         [(_Interpreter, "entry_record", _cut_nothing_back)],
         _small_segments,
         _POWER,
