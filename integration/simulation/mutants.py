@@ -90,12 +90,6 @@ def _show_what_is_on_disk(self: DurableJournal) -> int:
     return max(self._commit, self._commit_on_disk)
 
 
-def _cut_back(self: DurableJournal, entry_from: int) -> None:
-    del self._entries[entry_from:]
-    first = self._entries[-1][1] + 1
-    self._unsaved = [entry for entry in self._unsaved if entry.index < first]
-
-
 def _always_commit(self: DurableJournal, *, commits: bool) -> None:
     self._commits = True
 
@@ -242,13 +236,6 @@ MUTANTS = [
         (0, 1),
         [(Reception, "_is_of_this_term", lambda self, message: True)],
         play=stale_acknowledgement.run,
-    ),
-    Mutant(
-        "a follower cuts its log back whenever entries overlap",
-        (161,),
-        [(DurableJournal, "deleteEntriesFrom", _cut_back)],
-        _small_messages,
-        _LINKS,
     ),
 ]
 
