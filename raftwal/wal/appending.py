@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import takewhile
 
@@ -17,6 +17,7 @@ from raftwal.model import EMPTY_HARD_STATE, HardState
 from raftwal.wal.cut_rule import HandedOver
 from raftwal.wal.preparation import SegmentPreparation
 from raftwal.wal.segments import SegmentName
+from raftwal.wire.entries import encode_entries
 from raftwal.wire.frames import CRC, HARD_STATE, METADATA, encode_frame, extend_crc
 from raftwal.wire.messages import encode_hard_state
 
@@ -90,27 +91,24 @@ class Appender:
 
     def add(self, record_type: int, data: bytes | None) -> None:
         """Queue one record for the next write."""
-        self.add_all([(record_type, data)])
+        if data is not None:
+            self._crc = extend_crc(self._crc, data)
+        frame = encode_frame(record_type, data, self._crc)
+        self._queue(frame, (len(frame),))
 
-    def add_all(self, records: list[tuple[int, bytes | None]]) -> None:
-        """Queue records for the next write."""
-        frames = []
-        crc = self._crc
-        for record_type, data in records:
-            if data is not None:
-                crc = extend_crc(crc, data)
-            frames.append(encode_frame(record_type, data, crc))
-        self._crc = crc
-        self._queue(frames)
+    def add_entries(self, entries: Iterable[tuple[int, int, bytes | None, int]]) -> None:
+        """Queue entries for the next write."""
+        data, sizes, self._crc = encode_entries(entries, self._crc)
+        self._queue(data, sizes)
 
     def add_crc(self) -> None:
         """Queue a record that states the chain's value, as each segment starts with."""
-        self._queue([encode_frame(CRC, None, self._crc)])
+        frame = encode_frame(CRC, None, self._crc)
+        self._queue(frame, (len(frame),))
 
-    def _queue(self, frames: list[bytes]) -> None:
-        total = sum(map(len, frames))
-        self._pending += frames
-        self._handed_over.append(frames, total)
+    def _queue(self, frames: bytes, sizes: Sequence[int]) -> None:
+        self._pending.append(frames)
+        self._handed_over.append(sizes, len(frames))
 
     @property
     def is_full(self) -> bool:

@@ -27,14 +27,14 @@ class HandedOver:
         self._page_offset = offset % _PAGE_BYTES
         self._buffered = 0
 
-    def append(self, frames: Iterable[bytes], total: int) -> None:
-        """Account for ``frames``, ``total`` bytes in all, that a save adds."""
+    def append(self, sizes: Iterable[int], total: int) -> None:
+        """Account for frames of these ``sizes``, ``total`` bytes in all, that a save adds."""
         if self._buffered + total <= _KEPT_BACK_BYTES:
             self._buffered += total
             return
-        for frame in frames:
+        for size in sizes:
             self._write(LENGTH_FIELD_BYTES)
-            self._write(len(frame) - LENGTH_FIELD_BYTES)
+            self._write(size - LENGTH_FIELD_BYTES)
 
     def flush(self) -> None:
         """Account for a sync: everything was handed over."""

@@ -40,8 +40,8 @@ from raftwal.wal.segments import (
     segments_from,
 )
 from raftwal.wal.terms import TermHistory
-from raftwal.wire.frames import ENTRY, HARD_STATE, SNAPSHOT
-from raftwal.wire.messages import encode_entry, encode_hard_state, encode_snapshot_record
+from raftwal.wire.frames import HARD_STATE, SNAPSHOT
+from raftwal.wire.messages import encode_hard_state, encode_snapshot_record
 
 
 class WAL:
@@ -274,12 +274,10 @@ class WAL:
         is_promise = must_sync(
             self._synced_state if state is None else state, self._synced_state, len(entries)
         )
-        records: list[tuple[int, bytes | None]] = [
-            (ENTRY, encode_entry(entry)) for entry in entries
-        ]
+        if entries:
+            appender.add_entries(entries)
         if state is not None:
-            records.append((HARD_STATE, encode_hard_state(state)))
-        appender.add_all(records)
+            appender.add(HARD_STATE, encode_hard_state(state))
         if entries:
             if logged := _without_index_0(entries):
                 self._terms.write_all(logged)
