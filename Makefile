@@ -19,7 +19,7 @@ help:
 	@echo "make check        types and lint"
 	@echo "make dist         wheel and sdist into dist/"
 
-$(DEMO_READY) $(READY): pyproject.toml
+$(DEMO_READY) $(READY): pyproject.toml setup.py $(wildcard raftwal/native/*.[ch])
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(patsubst .%-ready,%,$(notdir $@))]'
 	@touch $@

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import takewhile
 
@@ -17,7 +17,7 @@ from raftwal.model import EMPTY_HARD_STATE, HardState
 from raftwal.wal.cut_rule import HandedOver
 from raftwal.wal.preparation import SegmentPreparation
 from raftwal.wal.segments import SegmentName
-from raftwal.wire.entries import encode_entries
+from raftwal.wire.entries import AnyEntry, encode_entries
 from raftwal.wire.frames import CRC, HARD_STATE, METADATA, encode_frame, extend_crc
 from raftwal.wire.messages import encode_hard_state
 
@@ -52,7 +52,7 @@ class Appender:
         self._metadata = metadata
         self._segment_bytes = segment_bytes
         self._metrics = metrics
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | bytearray] = []
         self._size: int | None = None
         self._handed_over = HandedOver(offset)
         self._failure: BaseException | None = None
@@ -96,7 +96,7 @@ class Appender:
         frame = encode_frame(record_type, data, self._crc)
         self._queue(frame, (len(frame),))
 
-    def add_entries(self, entries: Iterable[tuple[int, int, bytes | None, int]]) -> None:
+    def add_entries(self, entries: Sequence[AnyEntry]) -> None:
         """Queue entries for the next write."""
         data, sizes, self._crc = encode_entries(entries, self._crc)
         self._queue(data, sizes)
@@ -106,7 +106,7 @@ class Appender:
         frame = encode_frame(CRC, None, self._crc)
         self._queue(frame, (len(frame),))
 
-    def _queue(self, frames: bytes, sizes: Sequence[int]) -> None:
+    def _queue(self, frames: bytes | bytearray, sizes: Sequence[int]) -> None:
         self._pending.append(frames)
         self._handed_over.append(sizes, len(frames))
 

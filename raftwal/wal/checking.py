@@ -9,7 +9,7 @@ from raftwal.errors import LockedError, TornTailError, WriteFailedError
 from raftwal.events import log
 from raftwal.fs import DISK, File, FileSystem, copy_file
 from raftwal.model import START_OF_LOG, HardState, SnapshotMetadata
-from raftwal.wal.reading import read_log, read_whole_log
+from raftwal.wal.reading import LogContents, LogEnd, read_log, read_whole_log
 from raftwal.wal.segments import list_segments, segments_from
 
 
@@ -78,22 +78,27 @@ def valid_snapshots(
     return contents.valid_snapshots
 
 
-def repair(path: str | os.PathLike[str], *, fs: FileSystem = DISK) -> RepairReport:
+def repair(
+    path: str | os.PathLike[str],
+    snapshot: SnapshotMetadata | None = None,
+    *,
+    fs: FileSystem = DISK,
+) -> RepairReport:
     """Cut off a torn tail, after setting the whole segment aside as ``<name>.broken``.
 
-    The log is checked from its first segment before anything is touched.  Does
-    nothing to a log that ends cleanly.
+    The log is checked from its first segment before anything is touched, or from the one
+    that a start from ``snapshot`` begins in.  Does nothing to a log that ends cleanly.
 
     Raises the subclasses of `CorruptionError` for damage that is not a torn tail,
     `LockedError`, `NotAWalError`, `ReadFailedError`, `WriteFailedError`.
     """
     directory = os.fspath(path)
-    contents, _ = read_whole_log(fs, directory)
+    contents, _ = _read_from(fs, directory, snapshot)
     if contents.torn_tail is None:
         return RepairReport(repaired=False)
     segment = os.path.join(directory, str(list_segments(fs, directory)[-1]))
     try:
-        return _cut_torn_tail(fs, segment)
+        return _cut_torn_tail(fs, segment, snapshot)
     except LockedError:
         raise
     except OSError as error:
@@ -102,14 +107,22 @@ def repair(path: str | os.PathLike[str], *, fs: FileSystem = DISK) -> RepairRepo
         ) from error
 
 
-def _cut_torn_tail(fs: FileSystem, segment: str) -> RepairReport:
+def _read_from(
+    fs: FileSystem, directory: str, snapshot: SnapshotMetadata | None
+) -> tuple[LogContents, LogEnd]:
+    index = None if snapshot is None else snapshot.index
+    segments = segments_from(directory, list_segments(fs, directory), index)
+    return read_log(fs, directory, segments, snapshot)
+
+
+def _cut_torn_tail(fs: FileSystem, segment: str, snapshot: SnapshotMetadata | None) -> RepairReport:
     directory = os.path.dirname(segment)
     file: File = fs.open(segment)
     try:
         if not file.try_lock():
             raise LockedError("the log is open in another writer", path=segment)
         # Once more under the lock: a live writer may have finished the record since.
-        contents, end = read_whole_log(fs, directory)
+        contents, end = _read_from(fs, directory, snapshot)
         if contents.torn_tail is None:
             return RepairReport(repaired=False)
         offset = end.position.offset

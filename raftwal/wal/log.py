@@ -72,6 +72,7 @@ class WAL:
         self._metrics = metrics
         self._executor = executor
         self._appender: Appender | None = None
+        self._reading: tuple[LogContents, LogEnd] | None = None
         self._opening_failure: OSError | None = None
         self._closed = False
         self._hard_state = EMPTY_HARD_STATE
@@ -158,15 +159,13 @@ class WAL:
         `raftwal.repair`), `ReadFailedError`, `WriteFailedError`, and `ClosedError`
         when the log was read before.
         """
-        if self._closed:
-            raise ClosedError("the log is closed", path=self._directory)
-        self._check_opening()
-        if self._appender is not None:
-            raise ClosedError("the log was read already", path=self._directory)
-        segments = [segment for segment, _ in self._files]
-        contents, end = read_log(self._fs, self._directory, segments, self._start)
+        contents = self.inspect()
         if contents.torn_tail is not None:
             raise contents.torn_tail
+        assert self._reading is not None  # `inspect` made it
+        _, end = self._reading
+        # The caller's alone from here on: it may be as large as the log.
+        self._reading = None
         self._settle(end)
         self._hard_state = contents.hard_state
         self._last_index = end.last_index
@@ -184,6 +183,25 @@ class WAL:
             commit=self._hard_state.commit,
         )
         return contents
+
+    def inspect(self) -> LogContents:
+        """What `read_all` is going to give, before anything is written.
+
+        A torn tail is told in it, not raised.  The log is read once, however often this and
+        `read_all` are called.
+
+        Raises the subclasses of `CorruptionError`, `ReadFailedError`, and `ClosedError` when
+        `read_all` was called before.
+        """
+        if self._closed:
+            raise ClosedError("the log is closed", path=self._directory)
+        self._check_opening()
+        if self._appender is not None:
+            raise ClosedError("the log was read already", path=self._directory)
+        if self._reading is None:
+            segments = [segment for segment, _ in self._files]
+            self._reading = read_log(self._fs, self._directory, segments, self._start)
+        return self._reading[0]
 
     def _settle(self, end: LogEnd) -> None:
         _, tail = self._files[-1]

@@ -22,6 +22,7 @@ from raftwal.model import EMPTY_HARD_STATE, START_OF_LOG, Entry, HardState, Snap
 from raftwal.wal.records import Position, RecordStream
 from raftwal.wal.segments import SegmentName, list_segments, segments_from
 from raftwal.wal.terms import TermHistory
+from raftwal.wire.entries import EntryRun
 from raftwal.wire.frames import ENTRY, HARD_STATE, METADATA, SNAPSHOT
 from raftwal.wire.messages import decode_entry, decode_hard_state, decode_snapshot_record
 
@@ -112,7 +113,10 @@ def _interpret(stream: RecordStream, interpreter: _Interpreter) -> None:
         HARD_STATE: interpreter.hard_state_record,
         SNAPSHOT: interpreter.snapshot_record,
     }
-    for record in stream:
+    for record in stream.runs(interpreter.first_kept):
+        if isinstance(record, EntryRun):
+            interpreter.entry_run(record)
+            continue
         handler = handlers.get(record.type)
         if handler is not None:
             try:
@@ -162,30 +166,44 @@ class _Interpreter:
         self._metadata = data
         self._metadata_seen = True
 
+    @property
+    def first_kept(self) -> int:
+        """The index of the first entry whose data is of any use here."""
+        return 0 if self._start is None else self._start.index + 1
+
     def entry_record(self, data: bytes | None) -> None:
         entry = decode_entry(data or b"")
-        index = entry.index
-        if index == 0:
+        if entry.index == 0:
             # Nothing stands at index 0; etcd writes such entries in its tests, and skips them.
             return
-        lowest = self._terms.at(index - 1)
-        if entry.term < lowest:
+        self._take([entry], entry.index, entry.index, [(entry.index, entry.term)])
+
+    def entry_run(self, run: EntryRun) -> None:
+        self._take(run.entries, run.first_index, run.first_index + run.total - 1, run.terms)
+
+    def _take(self, kept: list[Entry], first: int, last: int, terms: list[tuple[int, int]]) -> None:
+        """Entries from index ``first`` to ``last``, of which the last ones are ``kept``."""
+        lowest = self._terms.at(first - 1)
+        term = terms[0][1]
+        if term < lowest:
             raise self.placed(
-                EntryTermError, f"an entry of term {entry.term} follows one of term {lowest}", index
+                EntryTermError, f"an entry of term {term} follows one of term {lowest}", first
             )
-        self._terms.write(index, entry.term)
-        self._last_written_index = index
-        if self._base is None or self._jumps_over_snapshot(index):
-            self._base = index - 1
+        self._terms.write_run(terms, last)
+        self._last_written_index = last
+        if self._base is None or self._jumps_over_snapshot(first):
+            self._base = first - 1
             self._entries.clear()
-        if index <= self._base:
+        if first <= self._base:
             # Covered by the start snapshot.  Remember whether the log agrees with it.
-            if index == self._base:
-                self._term_logged_at_start = entry.term
+            if last >= self._base:
+                self._term_logged_at_start = self._terms.at(self._base)
             # Rewritten after what follows on the snapshot was read: that was cut off then.
             self._stale_entries = len(self._entries)
-            return
-        position = index - self._base - 1
+            if last <= self._base:
+                return
+            first = self._base + 1
+        position = first - self._base - 1
         entries = self._entries
         if position < len(entries):
             # An index that was written before: the log was cut back to here.
@@ -194,11 +212,14 @@ class _Interpreter:
         elif position > len(entries):
             raise self.placed(
                 EntryGapError,
-                f"entry {index} follows entry {self._base + len(entries)}: entries are missing",
-                index,
+                f"entry {first} follows entry {self._base + len(entries)}: entries are missing",
+                first,
             )
-        entries.append(entry)
-        self._stream.last_index = max(index, self._snapshot_reached)
+        self._keep(kept if kept[0].index == first else kept[first - kept[0].index :])
+        self._stream.last_index = max(last, self._snapshot_reached)
+
+    def _keep(self, entries: list[Entry]) -> None:
+        self._entries += entries
 
     def _jumps_over_snapshot(self, index: int) -> bool:
         """Whether the entries before ``index`` are in a snapshot received from a peer.
@@ -290,10 +311,13 @@ class _Outliner(_Interpreter):
         super().__init__(stream, first_segment, start)
         self._wants_data = wants_data
 
-    def entry_record(self, data: bytes | None) -> None:
-        super().entry_record(data)
-        if self._entries and not self._wants_data(self._entries[-1].index):
-            self._entries[-1] = self._entries[-1]._replace(data=None)
+    def _keep(self, entries: list[Entry]) -> None:
+        super()._keep(
+            [
+                entry if self._wants_data(entry.index) else entry._replace(data=None)
+                for entry in entries
+            ]
+        )
 
 
 class WALReader:
