@@ -191,7 +191,7 @@ class Opening:
                     self._check_identity(contents.metadata, metadata)
                 if start.index == 0:
                     return wal, start, None
-                if contents.hard_state.commit >= start.index:
+                if self._vouches(contents, start):
                     return wal, start, self._load(start)
             except (SnapshotNotFoundError, SnapshotMismatchError, NoSnapshotError):
                 if start.index == 0:
@@ -218,6 +218,10 @@ class Opening:
                 yield SnapshotMetadata(index, term)
         if first_index == 0:
             yield START_OF_LOG
+
+    def _vouches(self, contents: LogContents, start: SnapshotMetadata) -> bool:
+        """Whether a log that has a record of this snapshot commits its index, too."""
+        return contents.hard_state.commit >= start.index
 
     def _open(self, start: SnapshotMetadata) -> WAL:
         return WAL.open(
