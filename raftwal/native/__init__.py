@@ -8,6 +8,7 @@ reference: `raftwal.wire.entries`, `raftwal.wal.admission`, `raftwal.wal.cut_rul
 
 from __future__ import annotations
 
+import importlib
 import os
 from types import ModuleType
 
@@ -19,10 +20,9 @@ def _load() -> ModuleType | None:
     if os.environ.get(PURE_PYTHON):
         return None
     try:
-        from raftwal.native import _codec  # noqa: PLC0415  # it need not be there
+        return importlib.import_module("raftwal.native._codec")
     except ImportError:
         return None
-    return _codec
 
 
 codec = _load()
