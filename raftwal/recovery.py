@@ -24,8 +24,8 @@ from raftwal.metrics import StorageMetrics
 from raftwal.model import START_OF_LOG, Entry, HardState, Snapshot, SnapshotMetadata
 from raftwal.snapshots import Snapshotter
 from raftwal.wal.checking import RepairReport, repair
+from raftwal.wal.interpreting import LogContents
 from raftwal.wal.log import WAL
-from raftwal.wal.reading import LogContents
 from raftwal.wal.segments import is_empty_directory, list_segments
 
 WAL_DIRECTORY = "wal"

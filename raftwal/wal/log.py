@@ -31,7 +31,9 @@ from raftwal.wal.admission import (
 )
 from raftwal.wal.appending import Appender
 from raftwal.wal.creation import create_log, lock_segments
-from raftwal.wal.reading import LogContents, LogEnd, WALReader, read_log
+from raftwal.wal.interpreting import LogContents, LogEnd
+from raftwal.wal.reading import WALReader, read_log
+from raftwal.wal.replaying import Replay
 from raftwal.wal.segments import (
     DEFAULT_SEGMENT_BYTES,
     SegmentName,
@@ -160,12 +162,29 @@ class WAL:
         when the log was read before.
         """
         contents = self.inspect()
-        if contents.torn_tail is not None:
-            raise contents.torn_tail
         assert self._reading is not None  # `inspect` made it
         _, end = self._reading
         # The caller's alone from here on: it may be as large as the log.
         self._reading = None
+        self._go_on(contents, end, len(contents.entries))
+        return contents
+
+    def replay(self) -> Replay:
+        """As `read_all`, but the entries one after another, in constant memory.
+
+        The log is then ready for appending; what is appended is not among the entries.
+
+        Raises as `read_all` does.
+        """
+        self._check_unread()
+        segments = [segment for segment, _ in self._files]
+        replay = Replay(self._fs, self._directory, segments, self._start)
+        self._go_on(replay.contents, replay.end, len(replay))
+        return replay
+
+    def _go_on(self, contents: LogContents, end: LogEnd, entries: int) -> None:
+        if contents.torn_tail is not None:
+            raise contents.torn_tail
         self._settle(end)
         self._hard_state = contents.hard_state
         self._last_index = end.last_index
@@ -177,12 +196,18 @@ class WAL:
             "wal_opened",
             path=self._directory,
             segments=len(self._files),
-            entries=len(contents.entries),
+            entries=entries,
             last_index=self._last_index,
             term=self._hard_state.term,
             commit=self._hard_state.commit,
         )
-        return contents
+
+    def _check_unread(self) -> None:
+        if self._closed:
+            raise ClosedError("the log is closed", path=self._directory)
+        self._check_opening()
+        if self._appender is not None:
+            raise ClosedError("the log was read already", path=self._directory)
 
     def inspect(self) -> LogContents:
         """What `read_all` is going to give, before anything is written.
@@ -193,11 +218,7 @@ class WAL:
         Raises the subclasses of `CorruptionError`, `ReadFailedError`, and `ClosedError` when
         `read_all` was called before.
         """
-        if self._closed:
-            raise ClosedError("the log is closed", path=self._directory)
-        self._check_opening()
-        if self._appender is not None:
-            raise ClosedError("the log was read already", path=self._directory)
+        self._check_unread()
         if self._reading is None:
             segments = [segment for segment, _ in self._files]
             self._reading = read_log(self._fs, self._directory, segments, self._start)

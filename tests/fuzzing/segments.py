@@ -214,6 +214,7 @@ def check_every_way(files: dict[str, bytes]) -> None:
     for start, found in readings:
         judge(found, expect(files, start))
         _check_report(fs, start, found)
+        _check_replay(fs, start, found)
     assert fs.changes == 0
     assert fs.locked() == []
     repaired = check_repair(files, whole)
@@ -238,6 +239,16 @@ def _check_report(fs: MemoryFiles, start: SnapshotMetadata, found: Outcome) -> N
     assert report.hard_state == found.hard_state
     assert report.snapshots == found.valid_snapshots
     assert str(report.torn_tail) == str(found.torn_tail)
+
+
+def _check_replay(fs: MemoryFiles, start: SnapshotMetadata, found: Outcome) -> None:
+    replay = outcome(lambda: WAL.open_for_read(DIRECTORY, start, fs=fs).replay())
+    if isinstance(found, RaftwalError):
+        check_same(replay, found)
+        return
+    check_same(_without_error(replay.contents), _without_error(found._replace(entries=[])))
+    assert list(replay) == found.entries[found.stale_entries :]
+    assert len(replay) == len(found.entries) - found.stale_entries
 
 
 def _check_reading_whole(fs: MemoryFiles, whole: Outcome) -> None:
