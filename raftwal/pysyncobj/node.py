@@ -244,7 +244,8 @@ class DurableNode:
         sync_obj._SyncObj__raftCommitIndex = self.journal.getRaftCommitIndex()
         leader = sync_obj._SyncObj__raftLeader
         if leader is not None and leader != sync_obj.selfNode:
-            sync_obj._SyncObj__sendNextNodeIdx(leader, success=True)
+            # None of what came meanwhile was taken: it is to be sent again.
+            sync_obj._SyncObj__sendNextNodeIdx(leader, reset=True, success=True)
 
     @property
     def is_installing(self) -> bool:
