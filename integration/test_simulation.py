@@ -77,7 +77,7 @@ def test_a_run_is_the_same_in_a_process_with_other_hashes():
 
 
 def test_much_happens_in_a_run():
-    outcomes = [World(seed).run() for seed in range(12)]
+    outcomes = [World(seed).run() for seed in range(16)]
     assert sum(outcome.acknowledged for outcome in outcomes) > 500
     assert sum(outcome.terms for outcome in outcomes) > 50
     assert sum(outcome.starts for outcome in outcomes) > 100
