@@ -114,11 +114,12 @@ def test_a_torn_tail_is_told_and_what_is_before_it_given():
         wal.replay()
 
 
-def test_a_log_open_to_append_goes_on_behind_it_and_what_is_appended_is_not_given():
+@pytest.mark.parametrize("segment_bytes", [600, 1 << 16])
+def test_a_log_open_to_append_goes_on_behind_it_and_what_is_appended_is_not_given(segment_bytes):
     """Also when the entries that follow extend the last run, or replace its end."""
     fs = SimulatedDisk()
-    written(fs, [(HardState(1, 0, 3), entries(1, 30))])
-    with WAL.open(DIRECTORY, fs=fs) as wal:
+    written(fs, [(None, entries(1, 30))], segment_bytes)
+    with WAL.open(DIRECTORY, fs=fs, segment_bytes=segment_bytes) as wal:
         replay = wal.replay()
         given_before = list(itertools.islice(replay, 3))
         wal.save(None, entries(31, 5))

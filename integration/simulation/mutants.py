@@ -17,6 +17,7 @@ from integration.simulation.schedule import Settings, schedule_of, settings_of
 from integration.simulation.seams import replaced
 from integration.simulation.world import Outcome, World
 from raftwal.fs import FileSystem
+from raftwal.model import Entry
 from raftwal.pysyncobj.barrier import SendBarrier
 from raftwal.pysyncobj.journal import DurableJournal
 from raftwal.pysyncobj.node import DurableNode
@@ -25,9 +26,8 @@ from raftwal.pysyncobj.reception import Reception
 from raftwal.storage import RaftStorage
 from raftwal.testing import SimulatedDisk
 from raftwal.wal.appending import Appender
-from raftwal.wal.reading import _Interpreter
+from raftwal.wal.interpreting import Interpreter
 from raftwal.wal.segments import list_segments
-from raftwal.wire.messages import decode_entry
 
 
 class Mutant(NamedTuple):
@@ -48,7 +48,7 @@ class Mutant(NamedTuple):
 _send = SendBarrier.send
 _save = RaftStorage.save
 _set_current_term = DurableJournal.setCurrentTerm
-_interpreter_entry_record = _Interpreter.entry_record
+_interpreter_take = Interpreter._take
 
 
 def _nothing(*arguments: Any) -> None: ...
@@ -125,11 +125,13 @@ def _purge_in_no_order(fs: FileSystem, directory: str, keep: int) -> int:
     return purged
 
 
-def _cut_nothing_back(self: _Interpreter, data: bytes | None) -> None:
-    entries, stale = list(self._entries), self._stale_entries
-    _interpreter_entry_record(self, data)
-    if self._base is not None and 0 < decode_entry(data or b"").index <= self._base:
-        self._entries[:], self._stale_entries = entries, stale
+def _cut_nothing_back(
+    self: Interpreter, kept: list[Entry], first: int, last: int, terms: list[tuple[int, int]]
+) -> None:
+    stale = self._stale_entries
+    _interpreter_take(self, kept, first, last, terms)
+    if self._base is not None and first <= self._base:
+        self._stale_entries = min(stale, self._length)
 
 
 def _alone(settings: Settings) -> Settings:
@@ -216,7 +218,7 @@ MUTANTS = [
     Mutant(
         "entries that were replaced follow on a snapshot again",
         (419, 68),
-        [(_Interpreter, "entry_record", _cut_nothing_back)],
+        [(Interpreter, "_take", _cut_nothing_back)],
         _small_segments,
         _POWER,
     ),
