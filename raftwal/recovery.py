@@ -26,6 +26,7 @@ from raftwal.wal.creation import lock_segments
 from raftwal.wal.log import WAL
 from raftwal.wal.reading import LogContents, read_whole_log
 from raftwal.wal.segments import SegmentName, is_empty_directory, list_segments
+from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation
 
 WAL_DIRECTORY = "wal"
 SNAPSHOT_DIRECTORY = "snap"
@@ -61,12 +62,14 @@ class Opening:
         segment_bytes: int,
         executor: Executor | None,
         keep_snapshot_data: bool = True,
+        preallocation: Preallocation = DEFAULT_PREALLOCATION,
     ) -> None:
         self._data_dir = data_dir
         self._fs = fs
         self._metrics = metrics
         self._segment_bytes = segment_bytes
         self._executor = executor
+        self._preallocation: Preallocation = preallocation
         self._keep_snapshot_data = keep_snapshot_data
         self._wal_directory = os.path.join(data_dir, WAL_DIRECTORY)
         self.snapshotter = Snapshotter(
@@ -105,6 +108,7 @@ class Opening:
             fs=self._fs,
             metrics=self._metrics.wal,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
         seconds = time.perf_counter() - started
         log.info("storage_created", path=self._data_dir, seconds=round(seconds, 6))
@@ -135,6 +139,7 @@ class Opening:
             fs=self._fs,
             metrics=self._metrics.wal,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
         try:
             contents = wal.read_all()
