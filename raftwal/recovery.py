@@ -27,6 +27,7 @@ from raftwal.wal.checking import RepairReport, repair
 from raftwal.wal.interpreting import LogContents
 from raftwal.wal.log import WAL
 from raftwal.wal.segments import is_empty_directory, list_segments
+from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation
 
 WAL_DIRECTORY = "wal"
 SNAPSHOT_DIRECTORY = "snap"
@@ -62,12 +63,14 @@ class Opening:
         segment_bytes: int,
         executor: Executor | None,
         keep_snapshot_data: bool = True,
+        preallocation: Preallocation = DEFAULT_PREALLOCATION,
     ) -> None:
         self._data_dir = data_dir
         self._fs = fs
         self._metrics = metrics
         self._segment_bytes = segment_bytes
         self._executor = executor
+        self._preallocation: Preallocation = preallocation
         self._keep_snapshot_data = keep_snapshot_data
         self._wal_directory = os.path.join(data_dir, WAL_DIRECTORY)
         self.snapshotter = Snapshotter(
@@ -106,6 +109,7 @@ class Opening:
             fs=self._fs,
             metrics=self._metrics.wal,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
         seconds = time.perf_counter() - started
         log.info("storage_created", path=self._data_dir, seconds=round(seconds, 6))
@@ -231,6 +235,7 @@ class Opening:
             fs=self._fs,
             metrics=self._metrics.wal,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
 
     def _load(self, start: SnapshotMetadata) -> Snapshot:

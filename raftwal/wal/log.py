@@ -42,6 +42,7 @@ from raftwal.wal.segments import (
     segments_from,
 )
 from raftwal.wal.terms import TermHistory
+from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation, check_preallocation
 from raftwal.wire.frames import HARD_STATE, SNAPSHOT
 from raftwal.wire.messages import encode_hard_state, encode_snapshot_record
 
@@ -65,6 +66,7 @@ class WAL:
         segment_bytes: int,
         metrics: WALMetrics,
         executor: Executor | None,
+        preallocation: Preallocation,
     ) -> None:
         self._fs = fs
         self._directory = directory
@@ -73,6 +75,7 @@ class WAL:
         self._segment_bytes = segment_bytes
         self._metrics = metrics
         self._executor = executor
+        self._preallocation: Preallocation = preallocation
         self._appender: Appender | None = None
         self._reading: tuple[LogContents, LogEnd] | None = None
         self._opening_failure: OSError | None = None
@@ -93,12 +96,16 @@ class WAL:
         fs: FileSystem = DISK,
         metrics: WALMetrics = NO_WAL_METRICS,
         executor: Executor | None = None,
+        preallocation: Preallocation = DEFAULT_PREALLOCATION,
     ) -> WAL:
         """Make a new log in the directory ``path`` and open it for appending.
 
         Atomic: it is made in ``<path>.tmp``, synced, then renamed; a crash leaves
         either no log or a whole one.  ``metadata`` is kept in every segment.
-        ``segment_bytes`` is the size at which a segment is cut.
+        ``segment_bytes`` is the size at which a segment is cut.  ``preallocation`` says how
+        a segment gets its space ahead of need: ``"zeros"`` has it written in the
+        background, so that the sync of a save has data to write and nothing else;
+        ``"reserve"``, as in etcd, has the file system set it aside.
 
         Raises ``FileExistsError`` when ``path`` exists and is not an empty directory,
         `InvalidSettingError`, `ReadFailedError` and `WriteFailedError`.
@@ -106,9 +113,12 @@ class WAL:
         # Absolute: the application may change its directory while the log is open.
         directory = os.path.abspath(path)
         check_settings(segment_bytes, metadata)
+        check_preallocation(preallocation)
         made = create_log(fs, directory, metadata, segment_bytes)
         files = [(made.name, made.file)]
-        wal = cls(fs, directory, files, START_OF_LOG, segment_bytes, metrics, executor)
+        wal = cls(
+            fs, directory, files, START_OF_LOG, segment_bytes, metrics, executor, preallocation
+        )
         wal._start_appending(metadata, made.offset, made.crc)
         log.info("wal_created", path=directory, segment_bytes=segment_bytes)
         return wal
@@ -123,6 +133,7 @@ class WAL:
         fs: FileSystem = DISK,
         metrics: WALMetrics = NO_WAL_METRICS,
         executor: Executor | None = None,
+        preallocation: Preallocation = DEFAULT_PREALLOCATION,
     ) -> WAL:
         """Open a log for appending, from ``snapshot`` (index and term) or the beginning.
 
@@ -132,10 +143,11 @@ class WAL:
         """
         directory = os.path.abspath(path)
         check_settings(segment_bytes, None)
+        check_preallocation(preallocation)
         start = START_OF_LOG if snapshot is None else snapshot
         segments = segments_from(directory, list_segments(fs, directory), start.index)
         files = lock_segments(fs, directory, segments)
-        return cls(fs, directory, files, start, segment_bytes, metrics, executor)
+        return cls(fs, directory, files, start, segment_bytes, metrics, executor, preallocation)
 
     @staticmethod
     def open_for_read(
@@ -262,6 +274,7 @@ class WAL:
             segment_bytes=self._segment_bytes,
             metrics=self._metrics,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
         return self._appender
 
@@ -380,6 +393,7 @@ class WAL:
             fs=self._fs,
             metrics=self._metrics,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
 
     def close(self) -> None:
