@@ -101,6 +101,8 @@ class RecordStream:
             self.segment = str(segment)
             path = os.path.join(self._directory, self.segment)
             is_last = number == len(self._segments) - 1
+            # Not two at a time.
+            data = b""
             data = read_segment(self._fs, path)
             self._header = _FIRST_HEADER if segment.sequence == 0 else _HEADER
             self._count = 0
