@@ -25,6 +25,13 @@ def pure_python() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def small_windows() -> Iterator[None]:
+    """Inside, segments are read a few records at a time."""
+    with mock.patch("raftwal.wal.sound_records.WINDOW_BYTES", 64):
+        yield
+
+
 def native_codec():
     """The native twin; where it was not built, a skipped test, and a failed one in CI."""
     if codec is None:

@@ -6,7 +6,7 @@ Only the bytes are judged here; what the records mean is `raftwal.wal.reading`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from raftwal.errors import (
@@ -25,8 +25,9 @@ from raftwal.fs import FileSystem
 from raftwal.model import EMPTY_HARD_STATE, HardState
 from raftwal.wal.evidence import LogSoFar, later_write_beyond, records_behind_zeros
 from raftwal.wal.segments import SECTOR_BYTES, SegmentName, is_zero
+from raftwal.wal.sound_records import SoundRecords
 from raftwal.wire.byte_damage import changed_byte, stated_end
-from raftwal.wire.entries import EntryRun, decode_entries
+from raftwal.wire.entries import EntryRun
 from raftwal.wire.frames import (
     CRC,
     LENGTH_FIELD_BYTES,
@@ -40,8 +41,6 @@ from raftwal.wire.frames import (
     extend_crc,
 )
 
-# Some milliseconds: other threads get their turn between two runs.
-_MOST_IN_A_RUN = 1 << 14
 _HEADER = (CRC, METADATA)
 _FIRST_HEADER = (CRC, METADATA, SNAPSHOT)
 
@@ -101,16 +100,17 @@ class RecordStream:
             self.segment = str(segment)
             path = os.path.join(self._directory, self.segment)
             is_last = number == len(self._segments) - 1
-            # Not two at a time.
-            data = b""
-            data = read_segment(self._fs, path)
             self._header = _FIRST_HEADER if segment.sequence == 0 else _HEADER
             self._count = 0
             self.end = Position(path, 0)
+            reach_the_end = yield from self._sound_records(path, first_kept)
+            if reach_the_end:
+                continue
+            data = read_segment(self._fs, path)
             error: CorruptionError | TornTailError | None
             while True:
                 try:
-                    yield from self._segment_records(path, data, number, is_last, first_kept)
+                    yield from self._judged_records(path, data, number, is_last)
                     error = self.torn_tail
                 except CorruptionError as caught:
                     error = caught
@@ -126,20 +126,35 @@ class RecordStream:
                     break
                 data, self.torn_tail, self.end_is_clean = again, None, True
 
-    def _segment_records(
-        self, path: str, data: bytes, number: int, is_last: bool, first_kept: int | None
-    ) -> Iterator[Record | EntryRun]:
-        """The records from ``self.end`` on."""
+    def _sound_records(
+        self, path: str, first_kept: int | None
+    ) -> Generator[Record | EntryRun, None, bool]:
+        """Those at the beginning about which there is nothing to judge; whether that is all."""
+        try:
+            file = self._fs.open_read_only(path)
+            try:
+                sound = SoundRecords(file, self._header, self.crc, first_kept)
+                for found, start, end, crc in sound:
+                    self.position = Position(path, start)
+                    self.end = Position(path, end)
+                    self.crc = crc
+                    self._count += found.total if isinstance(found, EntryRun) else 1
+                    yield found
+                return sound.reach_the_end
+            finally:
+                file.close()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+    def _judged_records(
+        self, path: str, data: bytes, number: int, is_last: bool
+    ) -> Iterator[Record]:
+        """The records from ``self.end`` on, if there are any."""
         offset = self.end.offset
         size = len(data)
         header = self._header
         while True:
             self.end = Position(path, offset)
-            run = self._run_at(path, data, offset, first_kept)
-            if run is not None:
-                offset = run.end
-                yield run
-                continue
             if size - offset < LENGTH_FIELD_BYTES:
                 if any(data[offset:]):
                     self._ends_early(
@@ -199,20 +214,6 @@ class RecordStream:
                 path=path,
                 offset=offset,
             )
-
-    def _run_at(
-        self, path: str, data: bytes, offset: int, first_kept: int | None
-    ) -> EntryRun | None:
-        if first_kept is None or self._count < len(self._header):
-            return None
-        run = decode_entries(data, offset, self.crc, first_kept, _MOST_IN_A_RUN)
-        if run.total == 0:
-            return None
-        self.position = Position(path, offset)
-        self._count += run.total
-        self.crc = run.crc
-        self.end = Position(path, run.end)
-        return run
 
     def _checked_record(
         self, path: str, data: bytes, offset: int, end: int, is_last: bool
@@ -341,7 +342,11 @@ def read_segment(fs: FileSystem, path: str) -> bytes:
         finally:
             file.close()
     except OSError as error:
-        raise ReadFailedError(f"cannot read the segment: {error.strerror}", path=path) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> ReadFailedError:
+    return ReadFailedError(f"cannot read the segment: {error.strerror}", path=path)
 
 
 def _has_zero_sector(data: bytes, start: int, end: int) -> bool:

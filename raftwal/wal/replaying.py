@@ -19,8 +19,8 @@ class Replay:
     The log is read when this is made, to the end, and every record is checked: what is
     wrong with it is raised there, before any entry is given, and which entries a later
     one replaced is known from then on.  Each iteration reads the log once more and gives
-    the others.  Memory: one segment's bytes, and a few numbers for each place where the
-    log was cut back.
+    the others.  Memory: a megabyte or the largest record, and a few numbers for each place
+    where the log was cut back.
 
     Entries that do not follow on the start snapshot (`LogContents.stale_entries`) are not
     among them.

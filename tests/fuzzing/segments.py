@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 from directories import Frames, segment_name
-from implementations import pure_python
+from implementations import pure_python, small_windows
 
 import raftwal
 from fuzzing import log_model
@@ -201,7 +201,7 @@ def check_every_way(files: dict[str, bytes]) -> None:
     fs = MemoryFiles(files)
     whole = outcome(lambda: read_whole_log(fs, DIRECTORY)[0])
     judge(whole, expect(files, None))
-    with pure_python():
+    with pure_python(), small_windows():
         check_same(
             _without_error(outcome(lambda: read_whole_log(fs, DIRECTORY)[0])), _without_error(whole)
         )
