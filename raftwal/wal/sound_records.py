@@ -116,14 +116,18 @@ class SoundRecords:
         end = min(self._size, self._offset + wanted)
         if end <= known_end:
             return False
+        # Not two at a time.
+        self._window = b""
         self._window = self._file.read(self._offset, end - self._offset)
         self._window_start = self._offset
         return self._window_start + len(self._window) > known_end
 
     def _is_zero_from_here(self) -> bool:
         while self._offset < self._size:
-            window = self._file.read(self._offset, min(WINDOW_BYTES, self._size - self._offset))
-            if not window or not is_zero(window, 0):
+            length = min(WINDOW_BYTES, self._size - self._offset)
+            self._window = b""
+            self._window = self._file.read(self._offset, length)
+            if not self._window or not is_zero(self._window, 0):
                 return False
-            self._offset += len(window)
+            self._offset += len(self._window)
         return True
