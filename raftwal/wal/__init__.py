@@ -10,6 +10,7 @@ from raftwal.wal.checking import (
 from raftwal.wal.interpreting import LogContents
 from raftwal.wal.log import WAL, wal_exists
 from raftwal.wal.reading import WALReader
+from raftwal.wal.replaying import Replay
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "WAL",
     "LogContents",
     "RepairReport",
+    "Replay",
     "VerifyReport",
     "WALReader",
     "repair",
