@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import greenlet
 
+from raftwal.testing import PowerCutError
+
 if TYPE_CHECKING:
     from integration.simulation.machines import Process
 
@@ -102,6 +104,9 @@ class _Task(Future[Any]):
         self._may_stop = False
         while not self.done() and not self._greenlet.dead:
             self.go_on()
+        if not self.done():
+            # The power went in the middle of it: nobody will ever say what came of it.
+            raise PowerCutError
 
     def _run(self) -> None:
         self._greenlet.raftwal_task = self
