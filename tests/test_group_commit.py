@@ -16,8 +16,13 @@ from crash_points import Check, History, check_failing_sync, entry, snapshot
 from directories import contents_of, entries, open_and_read
 from watched_disk import Failing, WatchedDisk
 
-from raftwal import WAL, Entry, HardState, RaftStorage, Snapshot, SnapshotMetadata
-from raftwal.errors import ClosedError, InvalidEntryError, WriteFailedError
+from raftwal import WAL, Entry, HardState, RaftStorage, Snapshot, SnapshotMetadata, held_log
+from raftwal.errors import (
+    ClosedError,
+    InvalidEntryError,
+    UnavailableError,
+    WriteFailedError,
+)
 from raftwal.metrics import StorageMetrics
 from raftwal.testing import InlineExecutor, SimulatedDisk
 from raftwal.wal import group_commit
@@ -493,6 +498,39 @@ def test_a_submitted_save_that_reaches_a_received_snapshot_is_durable(tmp_path):
         until(lambda: told)
     with RaftStorage.open(tmp_path / "data", metrics=StorageMetrics()) as storage:
         assert storage.recovered.entries == [Entry(2, 41, b"x")]
+
+
+def test_a_thread_that_reads_meets_whole_answers(tmp_path, threads):
+    """While another is in the middle of replacing entries by fewer."""
+    storage = RaftStorage.open(tmp_path / "data", metrics=StorageMetrics())
+    storage.save(HardState(1, 1, 1), entries(1, 50))
+    reads = threading.Event()
+    answers = []
+
+    def read():
+        reads.set()
+        with contextlib.suppress(UnavailableError):
+            answers.append(storage.entries(1, 51))
+        return storage.entries(40, 46)
+
+    def in_the_middle(terms, new):
+        threads_of_readers.append(threads.submit(read))
+        assert reads.wait(PATIENCE)
+        wait(threads_of_readers, 0.2)
+        write_all(terms, new)
+
+    threads_of_readers = []
+    write_all = held_log.TermHistory.write_all
+
+    class Terms(held_log.TermHistory):
+        write_all = in_the_middle
+
+    storage._held._terms.__class__ = Terms
+    storage.save(HardState(2, 1, 1), entries(41, 45, term=2))
+    (reader,) = threads_of_readers
+    assert reader.result(PATIENCE) == entries(40, 40) + entries(41, 45, term=2)
+    assert [len(answer) for answer in answers] in ([], [50])
+    storage.close()
 
 
 # Power cuts and failing calls, at every call of groups that are as large as can be.
