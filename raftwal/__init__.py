@@ -5,6 +5,7 @@ in one data directory (`RaftStorage`), and an adapter that plugs them into PySyn
 (`raftwal.pysyncobj`).
 """
 
+from raftwal.aio import AsyncRaftStorage
 from raftwal.errors import RaftwalError
 from raftwal.identity import Identity
 from raftwal.model import (
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "WAL",
+    "AsyncRaftStorage",
     "ConfState",
     "Entry",
     "EntryType",

@@ -6,6 +6,7 @@ index and term of the entry before them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from raftwal.errors import CompactedError, InvalidSettingError, UnavailableError
@@ -18,21 +19,24 @@ class HeldLog:
     """The entries after ``start``, which is the snapshot they follow on.
 
     With ``keeps_entries=False`` only indexes and terms are held, in little memory.
+    Threads may ask while another adds or lets go: each answer is of one moment.
     """
 
     def __init__(
         self, start: SnapshotMetadata, entries: Sequence[Entry], *, keeps_entries: bool
     ) -> None:
         self._keeps_entries = keeps_entries
+        self._moment = threading.RLock()
         self.restart_from(start)
         self.append(entries)
 
     def restart_from(self, start: SnapshotMetadata) -> None:
         """Hold nothing but what follows on ``start``."""
-        self._base = self._last = start.index
-        self._entries: list[Entry] = []
-        self._terms = TermHistory()
-        self._terms.write(start.index, start.term)
+        with self._moment:
+            self._base = self._last = start.index
+            self._entries: list[Entry] = []
+            self._terms = TermHistory()
+            self._terms.write(start.index, start.term)
 
     @property
     def first_index(self) -> int:
@@ -49,11 +53,12 @@ class HeldLog:
 
         Raises `CompactedError` below that, `UnavailableError` above the last.
         """
-        if index < self._base:
-            raise CompactedError(f"the log begins at index {self.first_index}", index=index)
-        if index > self._last:
-            raise UnavailableError(f"the log ends at index {self._last}", index=index)
-        return self._terms.at(index)
+        with self._moment:
+            if index < self._base:
+                raise CompactedError(f"the log begins at index {self.first_index}", index=index)
+            if index > self._last:
+                raise UnavailableError(f"the log ends at index {self._last}", index=index)
+            return self._terms.at(index)
 
     def entries(self, low: int, high: int, max_bytes: int | None) -> list[Entry]:
         """The entries from ``low`` up to, not with, ``high``: see `RaftStorage.entries`."""
@@ -61,14 +66,16 @@ class HeldLog:
             raise InvalidSettingError(
                 "this storage was opened with keep_entries=False", advice="Open it without"
             )
-        if low <= self._base:
-            raise CompactedError(f"the log begins at index {self.first_index}", index=low)
-        if high > self._last + 1 or low > high or self._last == self._base:
-            raise UnavailableError(
-                f"the log holds no entries from {low} to before {high}: it ends at {self._last}",
-                index=low,
-            )
-        found = self._entries[low - self._base - 1 : high - self._base - 1]
+        with self._moment:
+            if low <= self._base:
+                raise CompactedError(f"the log begins at index {self.first_index}", index=low)
+            if high > self._last + 1 or low > high or self._last == self._base:
+                raise UnavailableError(
+                    f"the log holds no entries from {low} to before {high}: "
+                    f"it ends at {self._last}",
+                    index=low,
+                )
+            found = self._entries[low - self._base - 1 : high - self._base - 1]
         return found if max_bytes is None else _up_to(found, max_bytes)
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -76,28 +83,30 @@ class HeldLog:
 
         Those that are not above the start are passed over.
         """
-        if entries and entries[0][1] <= self._base:
-            entries = entries[self._base - entries[0][1] + 1 :]
-        if not entries:
-            return
-        first = entries[0][1]
-        if self._keeps_entries:
-            del self._entries[first - self._base - 1 :]
-            self._entries += entries
-        self._terms.write_all(entries)
-        self._last = entries[-1][1]
+        with self._moment:
+            if entries and entries[0][1] <= self._base:
+                entries = entries[self._base - entries[0][1] + 1 :]
+            if not entries:
+                return
+            first = entries[0][1]
+            if self._keeps_entries:
+                del self._entries[first - self._base - 1 :]
+                self._entries += entries
+            self._terms.write_all(entries)
+            self._last = entries[-1][1]
 
     def compact(self, index: int) -> None:
         """Let go of the entries up to ``index``; its term stays known.
 
         Raises `CompactedError` when that was done, `UnavailableError` above the last.
         """
-        if index <= self._base:
-            raise CompactedError(f"the log begins at index {self.first_index}", index=index)
-        self.term(index)
-        if self._keeps_entries:
-            self._entries = self._entries[index - self._base :]
-        self._base = index
+        with self._moment:
+            if index <= self._base:
+                raise CompactedError(f"the log begins at index {self.first_index}", index=index)
+            self.term(index)
+            if self._keeps_entries:
+                self._entries = self._entries[index - self._base :]
+            self._base = index
 
     def agrees_with(self, snapshot: SnapshotMetadata) -> bool:
         """Whether the log holds the entry that the snapshot ends with."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
 
 from prometheus_client import CollectorRegistry
 
@@ -36,16 +37,22 @@ from raftwal.spool import Spool
 from raftwal.storage_admission import check_save, check_snapshot
 from raftwal.usage import report_usage
 from raftwal.wal.admission import check_snapshot_metadata
-from raftwal.wal.log import WAL
+from raftwal.wal.log import WAL, Gate
 from raftwal.wal.purging import purge_segments
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation
 
 
+class _VouchFirst(Exception):  # noqa: N818 - it is no error, and never leaves this module
+    """A save whose commit index reaches a received snapshot."""
+
+
 class RaftStorage:
     """A node's log and snapshots in one directory, laid out as etcd's: ``wal/``, ``snap/``.
 
-    Made by `RaftStorage.open`.  Not thread-safe: one thread at a time.
+    Made by `RaftStorage.open`.  Threads may share it: what they save takes effect in the
+    order of the calls, and those that wait for the disk at the same time share one write
+    and one sync.
 
     It is the storage that a Raft library in etcd's style asks: `initial_state`,
     `first_index`, `last_index`, `term`, `entries`, `snapshot` answer what its
@@ -79,6 +86,8 @@ class RaftStorage:
         # Received from a peer and recorded, but above the commit index so far.
         self._unvouched: SnapshotMetadata | None = None
         self._held = HeldLog(self._snapshot, recovered.entries, keeps_entries=keep_entries)
+        self._gate = Gate(self._check_save, self._held.append)
+        wal.when_failed(lambda: metrics.failed.set(1))
         self._set_gauges(self._snapshot_file_time() if recovered.snapshot else 0.0)
 
     @classmethod
@@ -241,25 +250,67 @@ class RaftStorage:
     def save(self, hard_state: HardState | None, entries: Iterable[Entry] = ()) -> None:
         """Append to the log as `WAL.save` does; durable when this returns.
 
+        `last_index`, `entries` and `term` answer for it from the moment in which it has
+        its place in the order, durable or not.
+
         Raises `InvalidEntryError` before anything is written, `WriteFailedError`,
         `ClosedError`.
         """
-        self._wal.check_usable()
         if not isinstance(entries, Sequence):
             entries = list(entries)
+        try:
+            self._wal.save_through(self._gate, hard_state, entries)
+            return
+        except _VouchFirst:
+            pass
+        self._vouch_and_save(hard_state, entries)
+
+    def submit(
+        self,
+        hard_state: HardState | None,
+        entries: Iterable[Entry] = (),
+        callback: Callable[[Future[None]], object] | None = None,
+    ) -> Future[None]:
+        """As `save`, without the wait for the disk: see `WAL.submit`.
+
+        There is a wait while another thread records a snapshot, and for a save whose
+        commit index reaches a received one.
+
+        Raises as `save` does, but for failures that are yet to come.
+        """
+        if not isinstance(entries, Sequence):
+            entries = list(entries)
+        try:
+            return self._wal.submit_through(self._gate, hard_state, entries, callback)
+        except _VouchFirst:
+            pass
+        self._vouch_and_save(hard_state, entries)
+        # It is durable: its future is done behind those of earlier saves.
+        return self._wal.submit(None, (), callback)
+
+    def _check_save(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         state = self.hard_state if hard_state in (None, EMPTY_HARD_STATE) else hard_state
         check_save(state.commit, entries, self._held, self._snapshot, self._unvouched)
-        try:
-            waiting = self._unvouched
-            if waiting is not None and hard_state is not None and self._vouches(hard_state):
-                self._vouch(waiting, hard_state)
-            self._wal.save(hard_state, entries)
-        finally:
-            self._note_failure()
-        self._held.append(entries)
+        if hard_state is not None and self.vouches(hard_state):
+            raise _VouchFirst
 
-    def _vouches(self, hard_state: HardState) -> bool:
+    def vouches(self, hard_state: HardState) -> bool:
+        """Whether a save of this commit index reaches a received snapshot, which takes
+        several syncs; `submit` waits for them.
+        """
         return self._unvouched is not None and hard_state.commit >= self._unvouched.index
+
+    def _vouch_and_save(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
+        with self._wal.alone():
+            gate = self._gate
+            with contextlib.suppress(_VouchFirst):
+                # Another thread may have vouched for it meanwhile.
+                self._wal.save_through(gate, hard_state, entries)
+                return
+            if self._unvouched is not None and hard_state is not None:
+                self._vouch(self._unvouched, hard_state)
+            # It was admitted as one that follows on the log before.
+            self._wal.save_through(gate._replace(check=lambda *_: None), hard_state, entries)
 
     def _vouch(self, snapshot: SnapshotMetadata, hard_state: HardState) -> None:
         """Make a received snapshot the one to start from, before anything follows on it.
@@ -285,11 +336,16 @@ class RaftStorage:
         that the log vouches for, `InvalidSnapshotError` when a committed entry of that
         index has another term, `WriteFailedError`, `ClosedError`.
         """
-        self._wal.check_usable()
-        check_snapshot_metadata(snapshot.metadata)
-        self._check_snapshot(snapshot.metadata)
+        with self._wal.alone():
+            self.check_snapshot(snapshot.metadata)
         self._snapshotter.save(snapshot)
         self.record_snapshot(snapshot.metadata)
+
+    def check_snapshot(self, metadata: SnapshotMetadata) -> None:
+        """Raises as `save_snapshot` does for a snapshot that it would not take, now."""
+        self._wal.check_usable()
+        check_snapshot_metadata(metadata)
+        self._check_snapshot(metadata)
 
     def save_snapshot_file(self, snapshot: Snapshot) -> None:
         """The first half of `save_snapshot`: the file.  Safe in another thread.
@@ -319,19 +375,17 @@ class RaftStorage:
         """
         if metadata.conf_state is None:
             metadata = metadata._replace(conf_state=ConfState())
-        try:
-            self._check_snapshot(metadata)
-        except SnapshotOutOfDateError:
-            log.info("snapshot_overtaken", path=self.data_dir, index=metadata.index)
-            return
-        try:
+        with self._wal.alone():
+            try:
+                self._check_snapshot(metadata)
+            except SnapshotOutOfDateError:
+                log.info("snapshot_overtaken", path=self.data_dir, index=metadata.index)
+                return
             self._wal.save_snapshot(metadata)
-        finally:
-            self._note_failure()
-        if metadata.index <= self.hard_state.commit:
-            self._adopt(metadata)
-        else:
-            self._unvouched = metadata
+            if metadata.index <= self.hard_state.commit:
+                self._adopt(metadata)
+            else:
+                self._unvouched = metadata
 
     def _check_snapshot(self, offered: SnapshotMetadata) -> None:
         check_snapshot(offered, self.hard_state.commit, self._held, self._snapshot)
@@ -379,17 +433,11 @@ class RaftStorage:
 
     def flush(self) -> None:
         """Hand records that wait for the next sync to the system, without a sync."""
-        try:
-            self._wal.flush()
-        finally:
-            self._note_failure()
+        self._wal.flush()
 
     def sync(self) -> None:
         """Make everything saved so far durable."""
-        try:
-            self._wal.sync()
-        finally:
-            self._note_failure()
+        self._wal.sync()
 
     def close(self) -> None:
         """Sync and close.  After a failure nothing is synced again.  Idempotent."""
@@ -412,10 +460,6 @@ class RaftStorage:
         self._metrics.snapshot_time.set(time.time())
         self.release(snapshot.index)
         self.purge()
-
-    def _note_failure(self) -> None:
-        if self._wal.failure is not None:
-            self._metrics.failed.set(1)
 
     def _snapshot_file_time(self) -> float:
         # Only a figure for the operator, so the real file system will do.

@@ -97,7 +97,7 @@ def check_refuses_everything(wal, disk, note=""):
 
 def test_failed_sync_names_the_file_and_the_reason(tmp_path):
     disk = WatchedDisk()
-    wal = WAL.create(tmp_path / "log", segment_bytes=4096, fs=disk)
+    wal = WAL.create(tmp_path / "log", segment_bytes=4096, fs=disk, executor=InlineExecutor())
     disk.before = Failing(errno.EIO, calls=("sync_data",))
     with pytest.raises(WriteFailedError, match=os.strerror(errno.EIO)) as caught:
         wal.save(None, entries(1, 1))

@@ -1,11 +1,15 @@
-"""The append side: frames into the tail segment, one write and one sync a save."""
+"""The append side: frames into the tail segment, one write and one sync a save.
+
+It has two halves. Records are queued, by one thread at a time; what was queued is taken, and then
+written, by one thread at a time. The two may be at work together: see `raftwal.wal.group_commit`.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from itertools import takewhile
 
@@ -13,7 +17,7 @@ from raftwal.errors import ClosedError, WriteFailedError
 from raftwal.events import log
 from raftwal.fs import File, FileSystem
 from raftwal.metrics import WALMetrics
-from raftwal.model import EMPTY_HARD_STATE, HardState
+from raftwal.model import EMPTY_HARD_STATE, MAX_UINT64, HardState
 from raftwal.wal.cut_rule import HandedOver
 from raftwal.wal.preparation import SegmentPreparation
 from raftwal.wal.segments import SegmentName
@@ -24,6 +28,12 @@ from raftwal.wire.messages import encode_hard_state
 
 SLOW_SYNC_SECONDS = 1.0
 FIRST_LEAD_BYTES = 1 << 18
+"""How far behind the records that caught up with the zeros these begin anew."""
+
+
+_Frames = list[bytes | bytearray]
+_Write = tuple[_Frames, SegmentName | None, _Frames]
+"""What goes out at once: frames; the segment that comes next, if it does; its first frames."""
 
 
 class Appender:
@@ -55,10 +65,22 @@ class Appender:
         self._metadata = metadata
         self._segment_bytes = segment_bytes
         self._metrics = metrics
-        self._pending: list[bytes | bytearray] = []
+        self._sequence = files[-1][0].sequence
+        self._pending: _Frames = []
+        self._last_index = 0
+        self._hard_state = EMPTY_HARD_STATE
+        self._last_in_write: int | None = None
+        self._state_of_write: HardState | None = None
+        self._is_complete = False
+        self._may_cut = False
+        self._sealed: deque[_Write] = deque()
+        self._taken: _Write | None = None
+        self.sealed_writes = 0
+        self.taken_writes = 0
         self._size: int | None = None
         self._handed_over = HandedOver(offset)
         self._failure: BaseException | None = None
+        self.when_failed: Callable[[], None] | None = None
         self._closed = False
         self._preparation = SegmentPreparation(
             fs, directory, segment_bytes, executor, preallocation
@@ -72,29 +94,28 @@ class Appender:
         """The error after which the log refuses every call, if there was one."""
         return self._failure
 
-    @contextlib.contextmanager
-    def final_if_it_fails(self) -> Iterator[None]:
-        """Whatever interrupts a write or its bookkeeping is as final as a failed sync.
-
-        An interrupt between the two would leave the checksum chain, or the offset, at
-        another place than the file.
-        """
-        try:
-            yield
-        except BaseException as error:
-            if self._failure is None:
-                self._failure = error
-            raise
+    def fail(self, error: BaseException) -> None:
+        """The log refuses every further call, for this reason unless there is one already."""
+        if self._failure is None:
+            self._failure = error
+            self._preparation.write_no_more_zeros()
+            if self.when_failed is not None:
+                self.when_failed()
 
     def check_usable(self) -> None:
         """Raises `ClosedError` or `WriteFailedError`."""
         if self._closed:
             raise ClosedError("the log is closed", path=self._directory)
         if self._failure is not None:
-            raise WriteFailedError(
-                f"the log refuses every call after a failure: {self._failure}",
-                path=self._directory,
-            ) from self._failure
+            raise self.refusal()
+
+    def refusal(self) -> WriteFailedError:
+        """What to raise after a failure."""
+        error = WriteFailedError(
+            f"the log refuses every call after a failure: {self._failure}", path=self._directory
+        )
+        error.__cause__ = self._failure
+        return error
 
     def add(self, record_type: int, data: bytes | None) -> None:
         """Queue one record for the next write."""
@@ -103,10 +124,84 @@ class Appender:
         frame = encode_frame(record_type, data, self._crc)
         self._queue(frame, (len(frame),))
 
-    def add_entries(self, entries: Sequence[AnyEntry]) -> None:
-        """Queue entries for the next write."""
-        data, sizes, self._crc = encode_entries(entries, self._crc)
-        self._queue(data, sizes)
+    def add_save(
+        self,
+        entries: Sequence[AnyEntry],
+        state: HardState | None,
+        is_promise: bool,
+        last_index: int,
+        hard_state: HardState,
+    ) -> None:
+        """Queue a save, into the write that is open if the two can be one write.
+
+        Saves that go out together are written as one: the entries of all of them, then the
+        last hard state.  They are durable together, so nobody can miss the others; and a
+        reader knows by it what can be of one write: see `raftwal.wal.evidence`.  So
+        entries that do not go on where those of the write end, begin the next one.
+
+        ``last_index`` and ``hard_state`` are those of the log from then on.
+        """
+        last = self._last_in_write
+        if self._is_complete or (
+            last is not None
+            # What others add to a write does not make a segment much larger than one save can.
+            and (
+                self._handed_over.end >= self._segment_bytes
+                or (entries and entries[0][1] != last + 1)
+            )
+        ):
+            self.seal()
+        if entries:
+            data, sizes, self._crc = encode_entries(entries, self._crc)
+            self._queue(data, sizes)
+            self._last_in_write = entries[-1][1]
+        if state is not None:
+            if is_promise or self._state_of_write is not None or self._last_in_write is not None:
+                self._state_of_write = state
+            else:
+                # It only moves the commit index, and waits for somebody else's sync.
+                self.add(HARD_STATE, encode_hard_state(state))
+        self._last_index, self._hard_state = last_index, hard_state
+        self._may_cut = True
+
+    def add_alone(self, record_type: int, data: bytes) -> None:
+        """Queue a record that shares its write with those only that waited for it."""
+        if self._is_complete or self._last_in_write is not None or self._state_of_write is not None:
+            self.seal()
+        self.add(record_type, data)
+        self._is_complete = True
+        self._may_cut = False
+
+    def seal(self) -> None:
+        """What is queued is one write; what is queued from here on is another."""
+        self._sealed.append(self._end_write())
+
+    def _end_write(self) -> _Write:
+        if self._state_of_write is not None:
+            self.add(HARD_STATE, encode_hard_state(self._state_of_write))
+            self._state_of_write = None
+        frames = self._pending
+        segment = None
+        header: _Frames = []
+        self._pending = header
+        if self._may_cut and self.is_full and self._last_index < MAX_UINT64:
+            # Behind the highest index there is, a segment could not be named: this one grows.
+            self._sequence += 1
+            segment = SegmentName(self._sequence, self._last_index + 1)
+            self._handed_over = HandedOver(0)
+            self.add_header(self._hard_state)
+            self._pending = []
+        # As a sync does, in the model of etcd's writer.
+        self._handed_over.flush()
+        self._last_in_write = None
+        self._is_complete = self._may_cut = False
+        self.sealed_writes += 1
+        return frames, segment, header
+
+    @property
+    def has_sealed(self) -> bool:
+        """Whether there is a write that nobody has taken."""
+        return bool(self._sealed)
 
     def add_crc(self) -> None:
         """Queue a record that states the chain's value, as each segment starts with."""
@@ -122,25 +217,59 @@ class Appender:
         """Whether the segment has reached its size, by etcd's rule."""
         return self._handed_over.offset >= self._segment_bytes
 
+    def take(self) -> None:
+        """Have the first write that is sealed, or else what is queued, go out next.
+
+        From here on the writing half has it, and records can be queued again.
+        """
+        self._taken = self._sealed.popleft() if self._sealed else self._end_write()
+        self.taken_writes += 1
+
+    def commit(self) -> None:
+        """Write what was taken; when this returns, it is durable.
+
+        Whatever interrupts it is as final as a failed sync: the offset would be at
+        another place than the file's end.
+        """
+        if self._failure is not None:
+            # A second sync could report success for lost data.
+            raise self.refusal()
+        try:
+            if self._taken is not None and self._taken[1] is not None:
+                # The cut itself makes it durable.
+                self.flush()
+            else:
+                self.sync()
+        except BaseException as error:
+            self.fail(error)
+            raise
+
     def flush(self) -> None:
-        """Hand what is queued to the system, without waiting for the disk."""
-        if not self._pending:
+        """Hand what was taken to the system, without waiting for the disk unless it is cut."""
+        if self._taken is not None:
+            frames, segment, header = self._taken
+            self._write(frames)
+            if segment is not None:
+                self._cut(segment, header)
+            self._taken = None
+
+    def _write(self, frames: _Frames) -> None:
+        if not frames:
             return
-        data = b"".join(self._pending)
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
         end = self._offset + len(data)
         if self._zeroing is not None and end > self._zeroing.frontier:
             self._have_zeros_begin_beyond(end)
         started = time.perf_counter()
         try:
-            self._make_room(end)
-            self._tail.write(self._offset, data)
+            if self._size is None or end > self._size:
+                self._make_room(end)
+            self._files[-1][1].write(self._offset, data)
         except OSError as error:
             raise self._fail("write", error) from error
         self._metrics.write_seconds.observe(time.perf_counter() - started)
         self._metrics.written_bytes.inc(len(data))
-        self._offset += len(data)
-        self._pending.clear()
-        self._handed_over.flush()
+        self._offset = end
 
     def _have_zeros_begin_beyond(self, end: int) -> None:
         """The records have caught up with the zeros, which must not get over them.
@@ -171,8 +300,11 @@ class Appender:
             self._size = size
 
     def sync(self) -> None:
-        """Write what is queued; when this returns, all of it is durable."""
+        """Write what was taken; when this returns, all of it is durable."""
         self.flush()
+        self._sync_data()
+
+    def _sync_data(self) -> None:
         started = time.perf_counter()
         try:
             self._tail.sync_data()
@@ -186,14 +318,13 @@ class Appender:
         if elapsed > SLOW_SYNC_SECONDS:
             log.warning("wal_slow_sync", path=self._tail.path, seconds=round(elapsed, 6))
 
-    def cut(self, last_index: int, hard_state: HardState) -> None:
-        """Close the tail segment and go on in a new one.
+    def _cut(self, segment: SegmentName, frames: _Frames) -> None:
+        """Close the tail segment and go on in a new one, which begins with ``frames``.
 
         The old segment is whole and durable before the new one gets its name, and the
         new one's header is durable before that too: a crash at any point leaves a log
         that ends where it did, or one with an empty segment more.
         """
-        self.flush()
         self._stop_zeros()
         started = time.perf_counter()
         try:
@@ -203,15 +334,12 @@ class Appender:
             file, self._zeroing = self._preparation.take()
         except OSError as error:
             raise self._fail("cut", error) from error
-        previous, _ = self._files[-1]
-        segment = SegmentName(previous.sequence + 1, last_index + 1)
         self._files.append((segment, file))
         self._offset = 0
         self._size = None
         self._lead = FIRST_LEAD_BYTES
-        self._handed_over = HandedOver(0)
-        self.add_header(hard_state)
-        self.sync()
+        self._write(frames)
+        self._sync_data()
         path = os.path.join(self._directory, str(segment))
         try:
             self._fs.rename(file.path, path)
@@ -247,8 +375,8 @@ class Appender:
             self._stop_zeros()
             # Never after a failure: a second sync could report success for lost data.
             if self._failure is None:
-                with self.final_if_it_fails():
-                    self.sync()
+                self.take()
+                self.commit()
         finally:
             self._closed = True
             for _, file in self._files:
@@ -260,8 +388,7 @@ class Appender:
         return self._files[-1][1]
 
     def _fail(self, call: str, error: OSError) -> WriteFailedError:
-        self._failure = error
-        self._preparation.write_no_more_zeros()
+        self.fail(error)
         log.error("wal_failed", path=self._tail.path, call=call, error=str(error))
         return WriteFailedError(
             f"{call} failed: {error.strerror or error}",

@@ -28,6 +28,11 @@ class HandedOver:
         self._page_offset = offset % _PAGE_BYTES
         self._buffered = 0
 
+    @property
+    def end(self) -> int:
+        """How far the system will have got once everything is handed over."""
+        return self.offset + self._buffered
+
     def append(self, sizes: Iterable[int], total: int) -> None:
         """Account for frames of these ``sizes``, ``total`` bytes in all, that a save adds."""
         if self._buffered + total <= _KEPT_BACK_BYTES:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 from raftwal.errors import (
     ClosedError,
@@ -31,6 +33,7 @@ from raftwal.wal.admission import (
 )
 from raftwal.wal.appending import Appender
 from raftwal.wal.creation import create_log, lock_segments
+from raftwal.wal.group_commit import GroupCommit
 from raftwal.wal.interpreting import LogContents, LogEnd
 from raftwal.wal.reading import WALReader, read_log
 from raftwal.wal.replaying import Replay
@@ -43,16 +46,28 @@ from raftwal.wal.segments import (
 )
 from raftwal.wal.terms import TermHistory
 from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation, check_preallocation
-from raftwal.wire.frames import HARD_STATE, SNAPSHOT
-from raftwal.wire.messages import encode_hard_state, encode_snapshot_record
+from raftwal.wire.frames import SNAPSHOT
+from raftwal.wire.messages import encode_snapshot_record
+
+
+class Gate(NamedTuple):
+    """An account of the log that is kept beside it, in the order of the saves.
+
+    ``check`` raises unless a save may follow on what was admitted; ``admitted`` notes it.
+    """
+
+    check: Callable[[HardState | None, Sequence[Entry]], None]
+    admitted: Callable[[Sequence[Entry]], None]
 
 
 class WAL:
     """A write-ahead log in etcd's on-disk format, open for appending.
 
     Made by `WAL.create` or `WAL.open`; `WAL.open_for_read` gives a reader.  A log that
-    was opened must be read to its end with `read_all` before the first save.  Not
-    thread-safe: one thread at a time.
+    was opened must be read to its end with `read_all` before the first save.
+
+    Threads may share it from then on: saves take effect in the order in which they are
+    called, and those that wait for the disk at the same time share one write and one sync.
 
     After a failed write or sync every further call raises `WriteFailedError`.
     """
@@ -78,6 +93,7 @@ class WAL:
         self._preallocation: Preallocation = preallocation
         self._appender: Appender | None = None
         self._reading: tuple[LogContents, LogEnd] | None = None
+        self._group: GroupCommit | None = None
         self._opening_failure: OSError | None = None
         self._closed = False
         self._hard_state = EMPTY_HARD_STATE
@@ -276,6 +292,7 @@ class WAL:
             executor=self._executor,
             preallocation=self._preallocation,
         )
+        self._group = GroupCommit(self._appender, self._executor)
         return self._appender
 
     @property
@@ -308,30 +325,83 @@ class WAL:
         Raises `InvalidEntryError` before anything is written, `WriteFailedError` when
         a write or sync fails or has failed, `ClosedError`, `NotReadYetError`.
         """
-        appender = self._ready()
         if not isinstance(entries, Sequence):
             entries = list(entries)
+        self._grouped().save(self._admit, hard_state, entries, None)
+
+    def submit(
+        self,
+        hard_state: HardState | None,
+        entries: Iterable[Entry] = (),
+        callback: Callable[[Future[None]], object] | None = None,
+    ) -> Future[None]:
+        """As `save`, without the wait: the future is done when the save is durable.
+
+        A save that only moves the commit index is done when those before it are.  The
+        futures are done, and the callbacks called with them, in the order of the calls, in
+        a thread of their own.  A future cannot be cancelled, and fails with
+        `WriteFailedError`.  Who numbers entries holds a lock of its own around that and
+        this call, and waits outside.
+
+        Raises as `save` does, but for failures that are yet to come.
+        """
+        if not isinstance(entries, Sequence):
+            entries = list(entries)
+        return self._grouped().submit(callback, self._admit, hard_state, entries, None)
+
+    def save_through(
+        self, gate: Gate, hard_state: HardState | None, entries: Sequence[Entry]
+    ) -> None:
+        """`save` for who keeps an account of the log beside it, which ``gate`` checks."""
+        self._grouped().save(self._admit, hard_state, entries, gate)
+
+    def submit_through(
+        self,
+        gate: Gate,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        callback: Callable[[Future[None]], object] | None,
+    ) -> Future[None]:
+        """`submit`, likewise."""
+        return self._grouped().submit(callback, self._admit, hard_state, entries, gate)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While in this context, the thread has the log for itself; others wait to save."""
+        return self._grouped().alone()
+
+    def when_failed(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called, in whatever thread, when the log has failed."""
+        self._ready().when_failed = call
+
+    def _admit(
+        self, hard_state: HardState | None, entries: Sequence[Entry], gate: Gate | None
+    ) -> bool:
+        """Check and queue a save; whether it has to be durable, by itself or by a cut."""
+        appender = self._ready()
+        if gate is not None:
+            gate.check(hard_state, entries)
         state = None if hard_state is None or hard_state == EMPTY_HARD_STATE else hard_state
         if state is None and not entries:
-            return
+            return False
         check_entries(entries, self._last_index, self._terms)
         if state is not None:
             check_hard_state(state, _without_index_0(entries), self._hard_state, self._terms)
-        with appender.final_if_it_fails():
-            self._append(appender, state, entries)
+        try:
+            has_to_be_durable = self._queue(appender, state, entries)
+            if gate is not None:
+                gate.admitted(entries)
+        except BaseException as error:
+            # Half of it would leave the checksum chain at another place than the file.
+            appender.fail(error)
+            raise
+        return has_to_be_durable
 
-    def _append(
-        self, appender: Appender, state: HardState | None, entries: Sequence[Entry]
-    ) -> None:
-        is_promise = must_sync(
-            self._synced_state if state is None else state, self._synced_state, len(entries)
+    def _queue(self, appender: Appender, state: HardState | None, entries: Sequence[Entry]) -> bool:
+        is_promise = bool(entries) or (
+            state is not None and must_sync(state, self._synced_state, len(entries))
         )
         if entries:
-            appender.add_entries(entries)
-        if state is not None:
-            appender.add(HARD_STATE, encode_hard_state(state))
-        if entries:
-            if logged := _without_index_0(entries):
+            if logged := entries if entries[0][1] else entries[1:]:
                 self._terms.write_all(logged)
                 self._last_index = logged[-1][1]
             self._metrics.entries.inc(len(entries))
@@ -340,45 +410,56 @@ class WAL:
             self._hard_state = self._synced_state = state
             self._metrics.term.set(state.term)
             self._metrics.commit_index.set(state.commit)
-        if appender.is_full and self._last_index < MAX_UINT64:
-            # Behind the highest index there is, a segment could not be named: this one grows.
-            # As etcd does: the save at hand is made durable by the cut itself.
-            appender.cut(self._last_index, self._hard_state)
-        elif is_promise:
-            appender.sync()
+        appender.add_save(entries, state, is_promise, self._last_index, self._hard_state)
+        # As etcd does: a cut makes a save durable that need not be.
+        return is_promise or (appender.is_full and self._last_index < MAX_UINT64)
 
     def save_snapshot(self, snapshot: SnapshotMetadata) -> None:
         """Record that there is a snapshot; durable when this returns.
 
         Raises as `save` does.
         """
+        self._grouped().save(self._admit_snapshot, snapshot)
+
+    def _admit_snapshot(self, snapshot: SnapshotMetadata) -> bool:
         appender = self._ready()
         check_snapshot_metadata(snapshot)
-        with appender.final_if_it_fails():
-            appender.add(SNAPSHOT, encode_snapshot_record(snapshot))
+        try:
+            appender.add_alone(SNAPSHOT, encode_snapshot_record(snapshot))
             self._terms.write_snapshot(snapshot.index, snapshot.term)
             self._last_index = max(self._last_index, snapshot.index)
-            appender.sync()
-        self._metrics.last_index.set(self._last_index)
+            self._metrics.last_index.set(self._last_index)
+        except BaseException as error:
+            appender.fail(error)
+            raise
+        return True
 
     def flush(self) -> None:
         """Hand records that wait for the next sync to the system, without a sync."""
-        appender = self._ready()
-        with appender.final_if_it_fails():
-            appender.flush()
+        with self._grouped().alone():
+            appender = self._ready()
+            appender.take()
+            try:
+                appender.flush()
+            except BaseException as error:
+                appender.fail(error)
+                raise
 
     def sync(self) -> None:
         """Make everything saved so far durable."""
-        appender = self._ready()
-        with appender.final_if_it_fails():
-            appender.sync()
+        self._grouped().save(self._admit_sync)
+
+    def _admit_sync(self) -> bool:
+        self._ready()
+        return True
 
     def release_to(self, index: int) -> None:
         """Unlock the segments that hold nothing above ``index``, but for the last of them.
 
         They may then be removed: see `raftwal.wal.purging`.
         """
-        self._ready().release_to(index)
+        with self._grouped().alone():
+            self._ready().release_to(index)
 
     def reopen(self, snapshot: SnapshotMetadata | None = None) -> WAL:
         """Close this log and open it again from ``snapshot``, with the same settings.
@@ -400,12 +481,16 @@ class WAL:
         """Sync and close.  After a failure nothing is synced again.  Idempotent."""
         if self._closed:
             return
-        self._closed = True
-        if self._appender is not None:
-            self._appender.close()
-        else:
+        if self._group is None or self._appender is None:
+            self._closed = True
             for _, file in self._files:
                 file.close()
+        else:
+            with self._group.alone():
+                was_closed, self._closed = self._closed, True
+                if not was_closed:
+                    self._appender.close()
+            self._group.close()
         log.info("wal_closed", path=self._directory)
 
     def __enter__(self) -> WAL:
@@ -414,14 +499,22 @@ class WAL:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _grouped(self) -> GroupCommit:
+        group = self._group
+        if group is None:
+            self._ready()
+            raise AssertionError("a log that is ready has it")
+        return group
+
     def _ready(self) -> Appender:
         if self._closed:
             raise ClosedError("the log is closed", path=self._directory)
-        self._check_opening()
-        if self._appender is None:
+        appender = self._appender
+        if appender is None:
+            self._check_opening()
             raise NotReadYetError("the log was not read yet", path=self._directory)
-        self._appender.check_usable()
-        return self._appender
+        appender.check_usable()
+        return appender
 
 
 def _without_index_0(entries: Sequence[Entry]) -> Sequence[Entry]:
