@@ -34,7 +34,7 @@ class File(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | bytearray) -> None:
         """Write all of ``data`` at ``offset``; not durable until a sync returns."""
 
     def sync_data(self) -> None:
@@ -128,7 +128,7 @@ class DiskFile:
             have += len(chunk)
         return b"".join(chunks)
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | bytearray) -> None:
         written = os.pwrite(self._fd, data, offset)
         if written == len(data):
             return

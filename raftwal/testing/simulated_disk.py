@@ -307,7 +307,7 @@ class _SimulatedFile:
                 raise _error(errno.EIO, self.path)
         return bytes(self._inode.content[offset : offset + length])
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | bytearray) -> None:
         disk, inode = self._disk, self._inode
 
         def write_up_to(end: int) -> None:

@@ -42,7 +42,7 @@ class Inode:
         """Whether the system takes all of it for durable; after a sync that failed it errs."""
         return not self._sizes and not self._versions
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | bytearray) -> None:
         """Change bytes; not durable."""
         end = offset + len(data)
         if end > len(self.content):

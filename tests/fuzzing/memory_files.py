@@ -97,7 +97,7 @@ class MemoryFile:
         data = self._inode.data
         return data if offset == 0 and length == len(data) else data[offset : offset + length]
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | bytearray) -> None:
         before = self._inode.data
         self._put(before[:offset].ljust(offset, b"\0") + data + before[offset + len(data) :])
 
