@@ -22,7 +22,7 @@ from raftwal.wal.cut_rule import HandedOver
 from raftwal.wal.preparation import SegmentPreparation
 from raftwal.wal.segments import SegmentName
 from raftwal.wal.zeroing import Preallocation
-from raftwal.wire.entries import AnyEntry, encode_entries
+from raftwal.wire.entries import AnyEntry, Sizes, encode_entries
 from raftwal.wire.frames import CRC, HARD_STATE, METADATA, encode_frame, extend_crc
 from raftwal.wire.messages import encode_hard_state
 
@@ -122,7 +122,7 @@ class Appender:
         if data is not None:
             self._crc = extend_crc(self._crc, data)
         frame = encode_frame(record_type, data, self._crc)
-        self._queue(frame, (len(frame),))
+        self._queue(frame, [len(frame)])
 
     def add_save(
         self,
@@ -206,9 +206,9 @@ class Appender:
     def add_crc(self) -> None:
         """Queue a record that states the chain's value, as each segment starts with."""
         frame = encode_frame(CRC, None, self._crc)
-        self._queue(frame, (len(frame),))
+        self._queue(frame, [len(frame)])
 
-    def _queue(self, frames: bytes | bytearray, sizes: Sequence[int]) -> None:
+    def _queue(self, frames: bytes | bytearray, sizes: Sizes) -> None:
         self._pending.append(frames)
         self._handed_over.append(sizes, len(frames))
 

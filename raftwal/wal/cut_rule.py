@@ -8,9 +8,8 @@ writer, and cuts where etcd does: the same calls give the same files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from raftwal.native import codec
+from raftwal.wire.entries import Sizes
 from raftwal.wire.frames import LENGTH_FIELD_BYTES
 
 _PAGE_BYTES = 4096
@@ -33,12 +32,13 @@ class HandedOver:
         """How far the system will have got once everything is handed over."""
         return self.offset + self._buffered
 
-    def append(self, sizes: Iterable[int], total: int) -> None:
+    def append(self, sizes: Sizes, total: int) -> None:
         """Account for frames of these ``sizes``, ``total`` bytes in all, that a save adds."""
         if self._buffered + total <= _KEPT_BACK_BYTES:
             self._buffered += total
             return
-        if codec is not None and isinstance(sizes, memoryview):
+        if isinstance(sizes, bytes):
+            assert codec is not None  # it made them
             self.offset, self._page_offset, self._buffered = codec.hand_over_frames(
                 self.offset, self._page_offset, self._buffered, sizes
             )

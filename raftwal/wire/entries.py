@@ -27,14 +27,14 @@ AnyEntry = tuple[int, int, bytes | None, int]
 """An `raftwal.model.Entry`, or a plain tuple with the same in it: term, index, data, type."""
 
 
-class Frames(NamedTuple):
-    """Framed records, one behind the other: their bytes, the size of each in bytes, and
-    the chain's value after the last.
-    """
+Sizes = list[int] | bytes
+"""How many bytes each frame has: numbers, or what the native twin knows, packed as 64-bit ones."""
 
-    data: bytes | bytearray
-    sizes: Sequence[int]
-    crc: int
+Frames = tuple[bytes | bytearray, Sizes, int]
+"""Framed records, one behind the other: their bytes, their sizes, the chain's value behind them.
+
+A plain tuple, and sizes that are seldom looked at: both are made with every save.
+"""
 
 
 def encode_entries(entries: Sequence[AnyEntry], crc: int) -> Frames:
@@ -42,11 +42,8 @@ def encode_entries(entries: Sequence[AnyEntry], crc: int) -> Frames:
 
     What `raftwal.wire.frames.encode_frame` makes of `raftwal.wire.messages.encode_entry`.
     """
-    encoded = codec.encode_entries(entries, crc) if codec is not None else None
-    if encoded is None:
-        return encode_entries_in_python(entries, crc)
-    data, sizes, crc = encoded
-    return Frames(data, memoryview(sizes).cast("Q"), crc)
+    encoded: Frames | None = codec.encode_entries(entries, crc) if codec is not None else None
+    return encode_entries_in_python(entries, crc) if encoded is None else encoded
 
 
 def encode_entries_in_python(entries: Sequence[AnyEntry], crc: int) -> Frames:
@@ -73,7 +70,7 @@ def encode_entries_in_python(entries: Sequence[AnyEntry], crc: int) -> Frames:
         size += len(head)
         padding = -size & 7
         frames.append(join((pack(size | _PADDING_BITS[padding]), head, payload, _PADDING[padding])))
-    return Frames(join(frames), [len(frame) for frame in frames], crc)
+    return join(frames), [len(frame) for frame in frames], crc
 
 
 class EntryRun(NamedTuple):
