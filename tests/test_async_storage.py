@@ -147,7 +147,8 @@ def test_a_long_call_that_is_cancelled_is_done_before_the_next(tmp_path, disk, c
     assert (found.snapshot is not None) == (call != "sync")
 
 
-def test_a_snapshot_that_is_written_holds_up_no_save(tmp_path, disk):
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_snapshot_that_is_written_holds_up_no_save(tmp_path, disk, is_cancelled):
     writes, may_write = threading.Event(), threading.Event()
 
     def hold(call, path, arguments):
@@ -164,8 +165,14 @@ def test_a_snapshot_that_is_written_holds_up_no_save(tmp_path, disk):
             while not writes.is_set():
                 await asyncio.sleep(0.001)
             await storage.save(HardState(1, 1, 3), entries(4, 4))
+            if is_cancelled:
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
             may_write.set()
-            await task
+            while storage.storage.snapshot_metadata.index == 0:
+                await asyncio.sleep(0.001)
+            assert is_cancelled or await task is None
             assert storage.storage.snapshot_metadata.index == 2
             with pytest.raises(SnapshotOutOfDateError):
                 await storage.save_snapshot(snapshot)

@@ -369,14 +369,26 @@ def test_close_saves_what_waits(tmp_path, disk, threads):
 
 
 def test_who_wants_the_log_alone_is_not_passed_over(tmp_path, disk, threads):
-    """A flush, a release or a snapshot of the storage gets its turn however many save."""
+    """A flush, a release or a snapshot of the storage gets its turn however many save: it
+    writes what was saved before it.
+    """
     with create(tmp_path / "log", disk) as log:
         saves = all_stuck(log, disk, threads, 4)
-        flush = threads.submit(log.flush)
+        flush = threading.Thread(target=log.flush, name="alone")
+        flush.start()
         until(lambda: log._group._waiting_to_be_alone)
+        writes_in = []
+
+        def note(call, path, arguments):
+            if call == "write":
+                writes_in.append(threading.current_thread().name)
+
+        disk.before = note
         disk.answer()
-        for save in [*saves, flush]:
+        for save in saves:
             save.result(PATIENCE)
+        flush.join(PATIENCE)
+        assert writes_in == ["alone"]
 
 
 class Interrupted:
