@@ -56,8 +56,8 @@ def shown(value: float) -> str:
 class Report:
     """Tables and lines: printed as they come, kept for a file."""
 
-    def __init__(self) -> None:
-        self._console = Console(width=_COLUMNS, record=True, highlight=False, markup=False)
+    def __init__(self, columns: int = _COLUMNS) -> None:
+        self._console = Console(width=columns, record=True, highlight=False, markup=False)
 
     def line(self, text: str = "") -> None:
         self._console.print(text)

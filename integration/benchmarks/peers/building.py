@@ -54,7 +54,7 @@ def build(names: Iterable[str], told: Callable[[str], None] = lambda text: None)
 
 def _program(name: str, told: Callable[[str], None]) -> Program:
     peer = PEERS[name]
-    if name == PURE and not implementation().startswith("native"):
+    if name == PURE and implementation() != "native":
         raise MissingError(f"{PEERS[OWN].title} is pure Python here")
     if peer.package and importlib.util.find_spec(peer.package) is None:
         raise MissingError(f"the Python package {peer.package} is not installed (extra: bench)")
@@ -143,15 +143,16 @@ def _numbers(version: str) -> list[int]:
 
 
 @functools.cache
-def implementation(*, pure: bool = False) -> str:
-    """Which of raftwal's implementations a program gets, as ``raftwal --version`` has it."""
-    environment = {**os.environ, **(PEERS[PURE].environment if pure else {})}
+def implementation() -> str:
+    """Which of raftwal's implementations is in use, as ``raftwal --version`` has it.
+
+    A version that says nothing of it has only one.
+    """
     said = subprocess.run(
         [sys.executable, "-m", "raftwal", "--version"],
         cwd=ROOT,
-        env=environment,
         capture_output=True,
         text=True,
         check=False,
-    ).stdout
-    return "native" if "native" in said.lower() else "pure Python"
+    ).stdout.lower()
+    return "native" if "native" in said and "pure" not in said else "pure Python"

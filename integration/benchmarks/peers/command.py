@@ -38,6 +38,8 @@ STORED = ROOT / "docs" / "performance" / "results.json"
 
 _SIZES = (128, 1024, 16 << 10)
 _BATCHES = (1, 16, 128, 1024)
+# The widest table, with a ratio and its spread in each of six columns, in one piece.
+_COLUMNS = 400
 _GROWTH = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -96,14 +98,14 @@ def run(given: argparse.Namespace) -> int:
         check_is_on_a_disk(given.dir)
         results = load(given.json) if given.resume and given.json.exists() else Results()
     except (NotOnADiskError, ResultsError) as error:
-        console.print(f"error: {error}", markup=False)
-        return 2
+        return _refused(error)
     plan = _plan(given)
-    programs = building.build(given.peers, lambda text: console.print(text, markup=False))
+    programs = building.build(
+        given.peers, lambda text: console.print(text, markup=False, soft_wrap=True)
+    )
     peers = list(programs.built)
     if not peers:
-        console.print("error: none of the peers is here", markup=False)
-        return 2
+        return _refused("none of the peers is here")
     results.left_out = programs.left_out
     results.settings = {**plan._asdict(), "peers": given.peers}
     # Relative to here, and the programs run elsewhere.
@@ -120,8 +122,13 @@ def run(given: argparse.Namespace) -> int:
     _tell(results, given.markdown)
     failed = _failures(results)
     for text in failed:
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)
     return status or (1 if failed else 0)
+
+
+def _refused(why: object) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    return 2
 
 
 def _plan(given: argparse.Namespace) -> Plan:
@@ -211,11 +218,14 @@ class _Progress:
 
 
 def _tell(results: Results, markdown: Path | None) -> None:
-    report = Report()
-    report.facts(results.facts)
+    report = Report(_COLUMNS)
+    for name, value in results.facts.items():
+        report.line(f"{name}: {value}")
     for table in tables.all_tables(results):
+        report.line()
         report.line(table.caption)
         report.table(table.heads, table.rows)
+    report.line()
     report.line(f"raftwal here: {results.facts.get('implementation of raftwal', 'not measured')}")
     if markdown is not None:
         report.save(markdown)
@@ -242,8 +252,7 @@ def make_report(given: argparse.Namespace) -> int:
         text = page.made_page(given.page.read_text(encoding="utf-8"), results)
         written = plots.draw_all(results, directory)
     except (OSError, ResultsError, page.PageError, plots.MissingPlotLibraryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
     results.save(directory / STORED.name)
     given.page.write_text(text, encoding="utf-8")
     for path in (given.page, directory / STORED.name, *written):

@@ -12,8 +12,21 @@ from integration.benchmarks.peers.cases import Case
 from integration.benchmarks.peers.known import OWN, PEERS, PURE, REFERENCE, title
 from integration.benchmarks.peers.results import Figures, Results
 
-_OWN_COLOUR = "#c0392b"
-_REFERENCE_COLOUR = "#2459a8"
+# Colour, mark, width of the line.
+STYLES = {
+    OWN: ("#c0392b", "o", 2.0),
+    PURE: ("#e59866", "o", 1.2),
+    REFERENCE: ("#1f4e9c", "s", 2.0),
+    "etcd-3.4": ("#7fb0e6", "s", 1.2),
+    "raft-wal": ("#8e44ad", "v", 0.8),
+    "raft-boltdb": ("#c39bd3", "^", 0.8),
+    "tidwall": ("#d94f9a", "<", 0.8),
+    "raft-engine": ("#333333", ">", 0.8),
+    "file-journal": ("#b7950b", "D", 0.8),
+    "sqlite": ("#16a085", "P", 0.8),
+    "lmdb": ("#27ae60", "X", 0.8),
+    "rocksdb": ("#7f8c8d", "*", 0.8),
+}
 
 
 class Plot(NamedTuple):
@@ -55,11 +68,7 @@ def _saving(sync: bool) -> Callable[[Any, Results], None]:
         _, axes = pyplot.subplots(1, max(1, len(sizes)), figsize=(9, 3), squeeze=False)
         for axis, size in zip(axes[0], sizes, strict=False):
             of_size = [case for case in cases if case.size == size]
-            for peer in _peers(results, "saving"):
-                points = _points(results, of_size, peer, entries_a_second, lambda c: c.batch)
-                axis.plot(*points, **_style(peer))
-            axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
+            _lines(axis, results, of_size, entries_a_second, lambda case: case.batch)
             axis.set_title(f"{size_text(size)} an entry")
             axis.set_xlabel("entries a save")
         axes[0][0].set_ylabel("entries a second")
@@ -110,11 +119,7 @@ def _growth(pyplot: Any, results: Results) -> None:
         cases = sorted(
             (case for case in results.cases("growth") if case.do == do), key=lambda c: c.count
         )
-        for peer in _peers(results, "growth"):
-            axis.plot(*_points(results, cases, peer, _microseconds, lambda c: c.count),
-                      **_style(peer))  # fmt: skip
-        axis.set_xscale("log")
-        axis.set_yscale("log")
+        _lines(axis, results, cases, _microseconds, lambda case: case.count)
         axis.set_xlabel("entries in the log")
         axis.set_title("saving, batches of 1,024, with sync" if do == "save" else "reading back")
     axes[0].set_ylabel("µs an entry")
@@ -130,18 +135,25 @@ PLOTS = {
 }
 
 
-def _points(
+def _lines(
+    axis: Any,
     results: Results,
     cases: list[Case],
-    peer: str,
     value: Callable[[Figures], float],
     at: Callable[[Case], int],
-) -> tuple[list[int], list[float]]:
-    there = [case for case in cases if results.rounds(case, peer)]
-    return (
-        [at(case) for case in there],
-        [statistics.median(values(results, case, peer, value).values()) for case in there],
-    )
+) -> None:
+    """One for each peer, through its medians, both axes logarithmic."""
+    for peer in PEERS:
+        there = [case for case in cases if results.rounds(case, peer)]
+        if there:
+            medians = [
+                statistics.median(values(results, case, peer, value).values()) for case in there
+            ]
+            axis.plot([at(case) for case in there], medians, **_style(peer))
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xticks([at(case) for case in cases], [f"{at(case):,}" for case in cases])
+    axis.minorticks_off()
 
 
 def _microseconds(figures: Figures) -> float:
@@ -154,13 +166,11 @@ def _peers(results: Results, section: str) -> list[str]:
 
 
 def _style(peer: str) -> dict[str, Any]:
-    """raftwal and etcd stand out; the others are told apart by their marks."""
-    marks = "osv^<>DPX*hd"
-    mark = marks[list(PEERS).index(peer)]
-    own = {OWN: (_OWN_COLOUR, 2.0), PURE: (_OWN_COLOUR, 1.0), REFERENCE: (_REFERENCE_COLOUR, 2.0)}
-    colour, width = own.get(peer, (f"C{list(PEERS).index(peer) % 10}", 0.8))
+    """raftwal and etcd stand out; the others are told apart by their marks, too."""
+    colour, mark, width = STYLES[peer]
     return {"color": colour, "lw": width, "marker": mark, "markersize": 3, "label": title(peer)}
 
 
 def _legend(axis: Any) -> None:
-    axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    if axis.lines:
+        axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)

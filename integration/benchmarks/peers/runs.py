@@ -67,7 +67,7 @@ class Runner:
         except BaseException:
             remove(place)
             raise
-        os.sync()
+        _sync_directory(place)
         return place, {**answer, "disk": disk_bytes(place)}
 
     def fresh(self, peer: str) -> Path:
@@ -129,7 +129,15 @@ def remove(place: Path) -> None:
     """And have the disk done with it, so that it does not slow what comes next."""
     if place.exists():
         shutil.rmtree(place)
-        os.sync()
+        _sync_directory(place.parent)
+
+
+def _sync_directory(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def disk_bytes(place: Path) -> int:
