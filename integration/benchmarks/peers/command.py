@@ -225,6 +225,8 @@ def _tell(results: Results, markdown: Path | None) -> None:
         report.line()
         report.line(table.caption)
         report.table(table.heads, table.rows)
+    for name, text in results.profiles.items():
+        report.line(f"\n{name}\n{text}")
     report.line()
     report.line(f"raftwal here: {results.facts.get('implementation of raftwal', 'not measured')}")
     if markdown is not None:

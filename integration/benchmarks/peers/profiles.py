@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cProfile
 import io
-import os
 import pstats
 import re
 from collections.abc import Callable
@@ -59,5 +58,4 @@ def _profiled(work: Callable[[], object]) -> str:
     # From the heads of the columns on; what stands before names files of this machine.
     start = next(number for number, line in enumerate(lines) if "tottime" in line)
     total = next(line.strip() for line in lines if "function calls" in line)
-    kept = "\n".join([total, *lines[start:]]).strip()
-    return re.sub(re.escape(os.getcwd()) + "/?", "", kept)
+    return re.sub(" at 0x[0-9a-f]+", "", "\n".join([total, *lines[start:]])).strip()
