@@ -197,6 +197,24 @@ def test_peers_take_turns_within_a_case_and_begin_in_turn():
     assert runner.asked[0][0] == runner.asked[1][0]
 
 
+def test_a_log_that_cannot_be_filled_is_not_filled_again_for_each_reading():
+    runner, results = FakeRunner(), Results()
+    measured(runner, results, "raftwal", "lmdb", plan=PLAN._replace(sections=("growth", "reading")))
+    grown, read = PLAN.growing(10_000), PLAN.reading(128)
+    assert [case for case, peer in runner.asked if peer == "lmdb"] == [grown[0], read[0]]
+    assert {results.reason(case, "lmdb") for case in grown + read} == {f"{FAILED}broken"}
+    assert [case for case, peer in runner.asked if peer == "raftwal"].count(grown[0]) == 1
+
+
+def test_a_growth_step_that_would_take_too_long_is_left_out_with_its_reason():
+    runner, results = FakeRunner(), Results()
+    plan = PLAN._replace(sections=("growth",), growth=(100, 1000, 100_000), growth_limit=50.0)
+    measured(runner, results, "raftwal", plan=plan)
+    # Each takes a second here, whatever its length: ten times that is little, a hundred too much.
+    assert {case.count for case, _ in runner.asked} == {100, 1000}
+    assert "more than 50 s" in results.reason(plan.growing(100_000)[1], "raftwal")
+
+
 def test_every_peer_has_a_line_of_its_own_in_the_plots():
     assert plots.STYLES.keys() == PEERS.keys()
     assert len({style[:2] for style in plots.STYLES.values()}) == len(PEERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from integration.benchmarks.peers.cases import Case, Plan
@@ -153,7 +154,8 @@ class _Logs:
     def __init__(self, runner: Runner, limit: float) -> None:
         self._runner = runner
         self._limit = limit
-        self._places: dict[str, Any] = {}
+        self._places: dict[str, Path] = {}
+        self._in_vain: dict[str, CannotSayError | PeerFailedError] = {}
 
     def __enter__(self) -> _Logs:
         return self
@@ -163,10 +165,17 @@ class _Logs:
             remove(place)
 
     def fill(self, case: Case, peer: str) -> dict[str, Any]:
-        self._places[peer], answer = self._runner.filled(case, peer, self._limit)
+        try:
+            self._places[peer], answer = self._runner.filled(case, peer, self._limit)
+        except (CannotSayError, PeerFailedError) as error:
+            self._in_vain[peer] = error
+            raise
         return answer
 
     def read(self, case: Case, peer: str) -> dict[str, Any]:
+        if peer in self._in_vain:
+            # Not filled again for each thing that would be read of it.
+            raise self._in_vain[peer]
         if peer not in self._places:
             self.fill(case, peer)
         return self._runner.ask(case, peer, self._places[peer], self._limit)
