@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from integration.benchmarks.peers import aims, page, plots, tables
+from integration.benchmarks.peers import aims, building, page, plots, tables
 from integration.benchmarks.peers.building import Program
 from integration.benchmarks.peers.cases import SECTIONS, Case, Plan
 from integration.benchmarks.peers.command import PAGE, STORED
@@ -247,6 +248,32 @@ def test_every_case_is_whole_saves_and_enough_of_them():
         assert case.count % case.batch == 0, case
         assert case.count // case.batch >= 8, case
         assert case.count * case.size <= 256 << 20, case
+
+
+@pytest.mark.parametrize("implementation", ["native", "pure Python"])
+def test_pure_python_is_a_peer_of_its_own_beside_a_native_raftwal_only(monkeypatch, implementation):
+    monkeypatch.setattr(building, "implementation", lambda: implementation)
+    programs = building.build(["raftwal", "raftwal-pure"])
+    assert "RAFTWAL_PURE_PYTHON" not in programs.built["raftwal"].environment
+    if implementation == "native":
+        assert programs.built["raftwal-pure"].environment["RAFTWAL_PURE_PYTHON"] == "1"
+    else:
+        assert programs.left_out == {"raftwal-pure": "raftwal is pure Python here"}
+
+
+@pytest.mark.parametrize(
+    ("said", "implementation"),
+    [
+        ("raftwal 0.1.0", "pure Python"),
+        ("raftwal 0.1.0 (native)", "native"),
+        ("raftwal 0.1.0 (pure Python)", "pure Python"),
+        ("raftwal 0.1.0 (pure Python: no native module)", "pure Python"),
+    ],
+)
+def test_the_version_says_which_implementation_is_in_use(monkeypatch, said, implementation):
+    done = subprocess.CompletedProcess([], 0, said + "\n", "")
+    monkeypatch.setattr(building.subprocess, "run", lambda *args, **settings: done)
+    assert building.implementation.__wrapped__() == implementation
 
 
 # A peer's program, which here is one of a line.

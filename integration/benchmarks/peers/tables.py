@@ -32,9 +32,14 @@ class Table(NamedTuple):
     caption: str
     heads: list[str]
     rows: list[list[str]]
+    is_prose: bool = False
+    """Whether its last column is text."""
 
     def markdown(self) -> str:
-        rule = "|".join(["---", *["---:"] * (len(self.heads) - 1)])
+        columns = ["---", *["---:"] * (len(self.heads) - 1)]
+        if self.is_prose:
+            columns[-1] = "---"
+        rule = "|".join(columns)
         lines = ["| " + " | ".join(cells) + " |" for cells in (self.heads, *self.rows)]
         return "\n".join([f"{self.caption}:", "", lines[0], f"|{rule}|", *lines[1:]])
 
@@ -52,7 +57,7 @@ def aim_table(results: Results) -> Table:
             ]
         rows.append([aim.text, aim.wanted, *told, aim.verdict])
     return Table("raftwal to etcd 3.7, ratio of medians, unless a line says otherwise",
-                 ["aim", "wanted", "measured", "in the rounds", ""], rows)  # fmt: skip
+                 ["aim", "wanted", "measured", "in the rounds", ""], rows, is_prose=True)  # fmt: skip
 
 
 def saving(results: Results, *, sync: bool) -> list[Table]:
@@ -192,7 +197,7 @@ def reasons(results: Results) -> Table:
     rows = [[peer, text] for peer, text in told]
     rows += [[title(peer), f"left out: {why.splitlines()[0]}"]
              for peer, why in results.left_out.items()]  # fmt: skip
-    return Table("Where there is no figure", ["", "why"], rows)
+    return Table("Where there is no figure", ["", "why"], rows, is_prose=True)
 
 
 def _kind(case: Case) -> str:
