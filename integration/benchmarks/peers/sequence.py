@@ -13,6 +13,8 @@ from integration.benchmarks.peers.runs import CannotSayError, PeerFailedError, R
 
 FAILED = "failed: "
 """How the reason begins when a peer's program failed, instead of saying that it cannot."""
+TOO_LONG = "it would take "
+"""How the reason begins when a step was left out, instead of being tried."""
 
 
 class Step(NamedTuple):
@@ -87,7 +89,7 @@ class Measurement:
                     cases = self._plan.growing(count)
                     for case in cases:
                         if too_long and not self._results.has(case, peer, 0):
-                            reason = f"it would take more than {self._plan.growth_limit:.0f} s"
+                            reason = f"{TOO_LONG}more than {self._plan.growth_limit:.0f} s"
                             self._results.add_cannot(case, peer, reason)
                         self._step(case, peer, 0, logs.fill if case.do == "save" else logs.read)
                 too_long = too_long or self._next_is_too_long(cases, peer, count)

@@ -23,6 +23,7 @@ from integration.benchmarks.peers.aims import (
 from integration.benchmarks.peers.cases import Case
 from integration.benchmarks.peers.known import OWN, PEERS, title
 from integration.benchmarks.peers.results import Figures, Results
+from integration.benchmarks.peers.sequence import TOO_LONG
 
 CANNOT = "cannot"
 MISSING = "-"
@@ -56,8 +57,9 @@ def aim_table(results: Results) -> Table:
                 f"{shown(spread.least)} to {shown(spread.greatest)}",
             ]
         rows.append([aim.text, aim.wanted, *told, aim.verdict])
-    return Table("raftwal to etcd 3.7, ratio of medians, unless a line says otherwise",
-                 ["aim", "wanted", "measured", "in the rounds", ""], rows, is_prose=True)  # fmt: skip
+    caption = "raftwal to etcd 3.7, ratio of medians, unless a line says otherwise"
+    heads = ["aim", "wanted", "measured", "in the rounds", ""]
+    return Table(caption, heads, rows, is_prose=True)
 
 
 def saving(results: Results, *, sync: bool) -> list[Table]:
@@ -193,14 +195,16 @@ def reasons(results: Results) -> Table:
             for peer in PEERS:
                 reason = results.reason(case, peer)
                 if reason is not None:
-                    told[title(peer), f"{_kind(case)}: {reason.splitlines()[0]}"] = None
+                    told[title(peer), f"{_kind(case, reason)}: {reason.splitlines()[0]}"] = None
     rows = [[peer, text] for peer, text in told]
     rows += [[title(peer), f"left out: {why.splitlines()[0]}"]
              for peer, why in results.left_out.items()]  # fmt: skip
     return Table("Where there is no figure", ["", "why"], rows, is_prose=True)
 
 
-def _kind(case: Case) -> str:
+def _kind(case: Case, reason: str) -> str:
+    if reason.startswith(TOO_LONG):
+        return f"{case.count:,} entries"
     if case.do == "save":
         return "with sync" if case.sync else "without sync"
     return case.do
@@ -222,7 +226,8 @@ def _memory(figures: Figures) -> float:
 def _median(results: Results, case: Case, peer: str, value: Value, unit: float = 1.0) -> str:
     found = values(results, case, peer, value)
     if not found:
-        return MISSING if results.reason(case, peer) is None else CANNOT
+        reason = results.reason(case, peer)
+        return MISSING if reason is None or reason.startswith(TOO_LONG) else CANNOT
     stopped = any(each.get("stopped") for each in results.rounds(case, peer).values())
     return shown(statistics.median(found.values()) * unit) + ("*" if stopped else "")
 
