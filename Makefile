@@ -16,7 +16,7 @@ help:
 	@echo "make simulate     SEEDS=1000 clusters in one process, with faults; stops at a failure"
 	@echo "make compare      the same on PySyncObj's own journal, side by side"
 	@echo "make benchmark    beside PySyncObj's own journals: throughput, latency, a start"
-	@echo "make bench        the log by itself: saves, reading back, threads, growth; a minute or two"
+	@echo "make bench        the log by itself: saves, reading back, threads, growth; some minutes"
 	@echo "make bench-peers  the same beside etcd's log and nine others; makes docs/performance.md"
 	@echo "make integration  the tests beside other software, and the long ones"
 	@echo "make check        types and lint"

@@ -79,7 +79,8 @@ def add_commands(
                             help=f"of {', '.join(SECTIONS)}")  # fmt: skip
         parser.add_argument("--limit", type=positive, default=5.0,
                             help="seconds of saves in a case, at most (%(default)s)")  # fmt: skip
-        parser.add_argument("--growth-limit", type=positive, default=45.0,
+        parser.add_argument("--growth-limit", type=positive,
+                            default=120.0 if name == "alone" else 45.0,
                             help="seconds for a step of the growth (%(default)s)")  # fmt: skip
         parser.add_argument("--quick", action="store_true", help="a minute's run, to try it")
         parser.add_argument("--profile", action="store_true", help="and where raftwal's time goes")

@@ -90,6 +90,7 @@ def _latency(pyplot: Any, results: Results) -> None:
             axis.plot([min(microseconds), max(microseconds)], [row, row], color=colour, lw=0.8)
             axis.plot(statistics.median(microseconds), row, mark, color=colour, markersize=5)
     axis.set_yticks(range(len(peers)), [title(peer) for peer in reversed(peers)])
+    axis.set_title("".join(f"{size_text(case.size)} an entry" for case in cases))
     axis.set_xscale("log")
     axis.set_xlabel("µs: ● median of the rounds' p50, | of their p99, with the rounds' spread")
 
@@ -111,6 +112,7 @@ def _reading(pyplot: Any, results: Results) -> None:
         ]
         axis.barh(labels, medians, color=colours)
         axis.set_xlabel(text)
+    axes[0].set_title("".join(f"{case.count:,} of {size_text(case.size)}" for case in cases))
 
 
 def _growth(pyplot: Any, results: Results) -> None:

@@ -21,7 +21,7 @@ from integration.benchmarks.peers.aims import (
     values,
 )
 from integration.benchmarks.peers.cases import Case
-from integration.benchmarks.peers.known import OWN, PEERS, title
+from integration.benchmarks.peers.known import OWN, PEERS, REFERENCE, title
 from integration.benchmarks.peers.results import Figures, Results
 from integration.benchmarks.peers.sequence import TOO_LONG
 
@@ -262,4 +262,6 @@ def all_tables(results: Results) -> list[Table]:
     """Those that anything was measured for."""
     there = [table for section, made in ALL if results.peers(section) for table in made(results)]
     told = reasons(results)
-    return [aim_table(results), *there, *([told] if told.rows else [])]
+    # The aims are about etcd: without it there is little to say of them.
+    aimed = [aim_table(results)] if REFERENCE in results.peers("saving") else []
+    return [*aimed, *there, *([told] if told.rows else [])]
