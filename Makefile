@@ -6,8 +6,9 @@ BIN    := $(VENV)/bin
 DEMO_READY := $(VENV)/.demo-ready
 READY      := $(VENV)/.test-ready
 BENCH_READY := $(VENV)/.bench-ready
+WHEELS_READY := $(VENV)/.wheels-ready
 
-.PHONY: demo test fuzz simulate compare benchmark bench bench-peers integration check format dist clean help
+.PHONY: demo test fuzz simulate compare benchmark bench bench-peers integration check format dist wheels clean help
 
 help:
 	@echo "make demo         three nodes, killed while you watch; nothing acknowledged is lost"
@@ -21,8 +22,9 @@ help:
 	@echo "make integration  the tests beside other software, and the long ones"
 	@echo "make check        types and lint"
 	@echo "make dist         wheel and sdist into dist/"
+	@echo "make wheels       wheels for the common platforms into dist/"
 
-$(DEMO_READY) $(READY) $(BENCH_READY): pyproject.toml
+$(DEMO_READY) $(READY) $(BENCH_READY) $(WHEELS_READY): pyproject.toml setup.py $(wildcard raftwal/native/*.[ch])
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(patsubst .%-ready,%,$(notdir $@))]'
 	@touch $@
@@ -77,6 +79,22 @@ integration: $(READY) $(BENCH_READY)
 dist: $(READY)
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
+
+# Zig's C compiler makes them all on one machine, with the headers of any Python from 3.11 on.
+# The last one, without the native twin, is for whatever has no other.
+WHEELS := x86_64-linux-gnu.2.17=manylinux2014_x86_64 aarch64-linux-gnu.2.17=manylinux2014_aarch64 \
+	x86_64-linux-musl=musllinux_1_2_x86_64 aarch64-linux-musl=musllinux_1_2_aarch64 \
+	x86_64-macos.11.0=macosx_11_0_x86_64 aarch64-macos.11.0=macosx_11_0_arm64
+wheels: $(WHEELS_READY)
+	rm -rf dist
+	set -e; for wheel in $(WHEELS); do \
+	  rm -rf build/lib* build/temp* build/bdist*; \
+	  cc="$(abspath $(BIN))/python -m ziglang cc -target $${wheel%%=*} -g0 -s"; \
+	  CC="$$cc" LDSHARED="$$cc -shared -Wl,-undefined,dynamic_lookup" RAFTWAL_REQUIRE_NATIVE=1 \
+	    $(BIN)/python -m build --wheel --outdir dist -C--build-option=--plat-name=$${wheel#*=} .; \
+	done
+	rm -rf build/lib* build/temp* build/bdist*
+	RAFTWAL_PURE_PYTHON=1 $(BIN)/python -m build --wheel --outdir dist .
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

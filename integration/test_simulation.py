@@ -5,6 +5,7 @@ A failure names its seed; ``python -m integration.simulation --seed N`` tells wh
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 import random
@@ -16,6 +17,7 @@ from pysyncobj import FAIL_REASON
 
 from integration.simulation.comparison import kinds_of
 from integration.simulation.mutants import MUTANTS, Mutant, run
+from integration.simulation.schedule import LEADER, Event, settings_of
 from integration.simulation.world import Outcome, World
 
 FIXED_SEEDS = range(40)
@@ -75,7 +77,7 @@ def test_a_run_is_the_same_in_a_process_with_other_hashes():
 
 
 def test_much_happens_in_a_run():
-    outcomes = [World(seed).run() for seed in range(12)]
+    outcomes = [World(seed).run() for seed in range(16)]
     assert sum(outcome.acknowledged for outcome in outcomes) > 500
     assert sum(outcome.terms for outcome in outcomes) > 50
     assert sum(outcome.starts for outcome in outcomes) > 100
@@ -110,6 +112,52 @@ def test_every_seed_that_ever_found_something_is_clean_now(mutant: Mutant):
     for seed in mutant.seeds:
         outcome = run(unbroken, seed)
         assert not outcome.violations, told(outcome)
+
+
+def sends_on_a_slow_network(schedule):
+    """How often each entry is sent to each node that follows, and what comes of the run."""
+    settings = settings_of(0)._replace(
+        size=3,
+        fault_seconds=40.0,
+        append_entries_period=0.3,
+        tick_seconds=0.15,
+        leader_fallback=30.0,
+        connection_timeout=30.0,
+        connection_retry=0.2,
+        append_batch_bytes=1 << 16,
+        compaction_entries=1000,
+        compaction_seconds=1000.0,
+        think_seconds=0.3,
+        burst=(10,),
+        clients=3,
+    )
+    world = World(0, settings=settings, schedule=schedule)
+    world.network.base = 0.4
+    sends: collections.Counter[tuple[str, str, int, int]] = collections.Counter()
+    watch = world.network.watch
+
+    def counting(process, target, message):
+        if isinstance(message, dict):
+            for _, index, term in message.get("entries", ()):
+                sends[process.machine.name, target, index, term] += 1
+        watch(process, target, message)
+
+    world.network.watch = counting
+    return sends, world.run()
+
+
+def test_an_entry_is_sent_once_to_each_follower_however_long_its_answer_takes():
+    sends, outcome = sends_on_a_slow_network([])
+    assert not outcome.violations, told(outcome)
+    assert len(sends) > 500
+    assert set(sends.values()) == {1}
+
+
+def test_entries_that_are_lost_with_a_connection_are_sent_again():
+    losses = [Event(time, "reset connections", LEADER, 0.0, time) for time in range(10, 35, 5)]
+    sends, outcome = sends_on_a_slow_network(losses)
+    assert not outcome.violations, told(outcome)
+    assert max(sends.values()) > 1
 
 
 def test_the_same_schedule_breaks_a_cluster_on_pysyncobjs_own_journal():

@@ -33,13 +33,15 @@ class Background:
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
         """Begin ``task``.  One that cannot be begun has failed with an ``OSError``."""
 
+        begun_by = getattr(_thread, "begun_by", None) or threading.get_ident()
+
         def run() -> _Result:
-            before = is_task_of_this_thread()
-            _thread.runs_a_task = True
+            before = is_task_of_this_thread(), getattr(_thread, "begun_by", None)
+            _thread.runs_a_task, _thread.begun_by = True, begun_by
             try:
                 return task()
             finally:
-                _thread.runs_a_task = before
+                _thread.runs_a_task, _thread.begun_by = before
 
         try:
             return self._executor.submit(run)
@@ -48,6 +50,15 @@ class Background:
             failed: Future[_Result] = Future()
             failed.set_exception(OSError(errno.EAGAIN, str(error)))
             return failed
+
+    @staticmethod
+    def rest(seconds: float, until: threading.Event) -> None:
+        """Have the task that asks do nothing for a while, or until the event.
+
+        Not one that runs in the thread which began it: nobody is there to profit.
+        """
+        if getattr(_thread, "begun_by", None) != threading.get_ident():
+            until.wait(seconds)
 
     def close(self) -> None:
         """Wait for what was begun on a thread of its own."""

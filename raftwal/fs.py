@@ -49,6 +49,12 @@ class File(Protocol):
     def allocate(self, size: int) -> None:
         """Extend the file with zeros to ``size`` bytes, blocks reserved where possible."""
 
+    def first_hole(self, offset: int) -> int:
+        """The first place from ``offset`` on for which nothing was written, though it may be
+        reserved: it reads as zeros.  The size of the file where there is none, ``offset``
+        where the system cannot tell.
+        """
+
     def try_lock(self) -> bool:
         """Take the exclusive lock; ``False`` when another open file holds it."""
 
@@ -160,6 +166,15 @@ class DiskFile:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                     raise
         os.ftruncate(self._fd, size)
+
+    def first_hole(self, offset: int) -> int:
+        if not hasattr(os, "SEEK_HOLE"):
+            return offset
+        try:
+            # Nothing here depends on the position that this moves.
+            return os.lseek(self._fd, offset, os.SEEK_HOLE)
+        except OSError:
+            return offset
 
     def try_lock(self) -> bool:
         if fcntl is None:  # pragma: no cover - see the import

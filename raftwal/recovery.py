@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ from raftwal.errors import (
     IdentityMismatchError,
     NoSnapshotError,
     SnapshotAheadOfLogError,
+    SnapshotMismatchError,
+    SnapshotNotFoundError,
     WriteFailedError,
 )
 from raftwal.events import log
@@ -22,10 +24,10 @@ from raftwal.metrics import StorageMetrics
 from raftwal.model import START_OF_LOG, Entry, HardState, Snapshot, SnapshotMetadata
 from raftwal.snapshots import Snapshotter
 from raftwal.wal.checking import RepairReport, repair
-from raftwal.wal.creation import lock_segments
+from raftwal.wal.interpreting import LogContents
 from raftwal.wal.log import WAL
-from raftwal.wal.reading import LogContents, read_whole_log
-from raftwal.wal.segments import SegmentName, is_empty_directory, list_segments
+from raftwal.wal.segments import is_empty_directory, list_segments
+from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation
 
 WAL_DIRECTORY = "wal"
 SNAPSHOT_DIRECTORY = "snap"
@@ -61,12 +63,14 @@ class Opening:
         segment_bytes: int,
         executor: Executor | None,
         keep_snapshot_data: bool = True,
+        preallocation: Preallocation = DEFAULT_PREALLOCATION,
     ) -> None:
         self._data_dir = data_dir
         self._fs = fs
         self._metrics = metrics
         self._segment_bytes = segment_bytes
         self._executor = executor
+        self._preallocation: Preallocation = preallocation
         self._keep_snapshot_data = keep_snapshot_data
         self._wal_directory = os.path.join(data_dir, WAL_DIRECTORY)
         self.snapshotter = Snapshotter(
@@ -105,6 +109,7 @@ class Opening:
             fs=self._fs,
             metrics=self._metrics.wal,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
         seconds = time.perf_counter() - started
         log.info("storage_created", path=self._data_dir, seconds=round(seconds, 6))
@@ -112,31 +117,17 @@ class Opening:
         return wal, recovered
 
     def _recover(self, metadata: bytes | None, started: float) -> tuple[WAL, Recovered]:
-        segments = list_segments(self._fs, self._wal_directory)
-        # A log that another process writes to can look torn or worse; ask first.
-        for _, file in lock_segments(self._fs, self._wal_directory, segments[-1:]):
-            file.close()
-        survey, _ = read_whole_log(self._fs, self._wal_directory)
-        if metadata is not None:
-            self._check_identity(survey.metadata, metadata)
+        wal, start, snapshot = self._newest_start(metadata)
         repaired = RepairReport(repaired=False)
-        snapshot = self._newest_snapshot(survey, segments)
-        self._check_commit(survey, snapshot)
-        if survey.torn_tail is not None:
-            repaired = repair(self._wal_directory, fs=self._fs)
-            self._metrics.repairs.inc()
-        # It can be as large as the log, which is read once more.
-        del survey
-        start = snapshot.metadata if snapshot is not None else START_OF_LOG
-        wal = WAL.open(
-            self._wal_directory,
-            start,
-            segment_bytes=self._segment_bytes,
-            fs=self._fs,
-            metrics=self._metrics.wal,
-            executor=self._executor,
-        )
         try:
+            contents = wal.inspect()
+            self._check_commit(contents, start)
+            if contents.torn_tail is not None:
+                # It takes the lock itself, and a log is read under its lock.
+                wal.close()
+                repaired = repair(self._wal_directory, start, fs=self._fs)
+                self._metrics.repairs.inc()
+                wal = self._open(start)
             contents = wal.read_all()
             self._remove_unfinished()
         except BaseException:
@@ -188,49 +179,77 @@ class Opening:
         except OSError as error:
             log.warning("snapshot_not_removed", path=self._data_dir, error=str(error))
 
-    def _newest_snapshot(self, survey: LogContents, segments: list[SegmentName]) -> Snapshot | None:
-        first_index = segments[0].index
-        commit = survey.hard_state.commit
-        vouched = [
-            snapshot
-            for snapshot, segment in zip(survey.snapshots, survey.snapshot_segments, strict=True)
-            if 0 < snapshot.index <= commit and _is_read_from(segments, snapshot.index, segment)
-        ]
-        snapshot: Snapshot | None = None
-        with contextlib.suppress(NoSnapshotError):
-            snapshot = self._load_newest(vouched)
-        if first_index > (snapshot.metadata.index if snapshot is not None else 0):
-            raise SnapshotAheadOfLogError(
-                f"the log starts at index {first_index}, and no snapshot from there on is "
-                "whole and vouched for",
-                path=self._data_dir,
-                index=first_index,
-                advice="Put the missing snapshot file back; otherwise empty this node's "
-                "data directory and let it rejoin from its peers",
-            )
-        return snapshot
+    def _newest_start(
+        self, metadata: bytes | None
+    ) -> tuple[WAL, SnapshotMetadata, Snapshot | None]:
+        """The newest snapshot that is whole and vouched for, and the log, open from there.
 
-    def _load_newest(self, vouched: list[SnapshotMetadata]) -> Snapshot:
+        What is before it is not read: a start takes the time of what follows on it.
+        """
+        segments = list_segments(self._fs, self._wal_directory)
+        for start in self._starts(segments[0].index):
+            wal = self._open(start)
+            try:
+                contents = wal.inspect()
+                if metadata is not None:
+                    self._check_identity(contents.metadata, metadata)
+                if start.index == 0:
+                    return wal, start, None
+                if self._vouches(contents, start):
+                    return wal, start, self._load(start)
+            except (SnapshotNotFoundError, SnapshotMismatchError, NoSnapshotError):
+                if start.index == 0:
+                    wal.close()
+                    raise
+            except BaseException:
+                wal.close()
+                raise
+            wal.close()
+        first_index = segments[0].index
+        raise SnapshotAheadOfLogError(
+            f"the log starts at index {first_index}, and no snapshot from there on is "
+            "whole and vouched for",
+            path=self._data_dir,
+            index=first_index,
+            advice="Put the missing snapshot file back; otherwise empty this node's "
+            "data directory and let it rejoin from its peers",
+        )
+
+    def _starts(self, first_index: int) -> Iterator[SnapshotMetadata]:
+        """From where a log that begins at ``first_index`` may be read, the newest first."""
+        for term, index in self.snapshotter.names():
+            if index >= max(first_index, 1):
+                yield SnapshotMetadata(index, term)
+        if first_index == 0:
+            yield START_OF_LOG
+
+    def _vouches(self, contents: LogContents, start: SnapshotMetadata) -> bool:
+        """Whether a log that has a record of this snapshot commits its index, too."""
+        return contents.hard_state.commit >= start.index
+
+    def _open(self, start: SnapshotMetadata) -> WAL:
+        return WAL.open(
+            self._wal_directory,
+            start,
+            segment_bytes=self._segment_bytes,
+            fs=self._fs,
+            metrics=self._metrics.wal,
+            executor=self._executor,
+            preallocation=self._preallocation,
+        )
+
+    def _load(self, start: SnapshotMetadata) -> Snapshot:
         if self._keep_snapshot_data:
-            return self.snapshotter.load_newest(vouched)
-        with self.snapshotter.open_newest(vouched) as reader:
+            return self.snapshotter.load_newest([start])
+        with self.snapshotter.open_newest([start]) as reader:
             return Snapshot(reader.metadata)
 
-    def _check_commit(self, survey: LogContents, snapshot: Snapshot | None) -> None:
-        last_index = survey.entries[-1].index if survey.entries else 0
-        if snapshot is not None:
-            last_index = max(last_index, snapshot.metadata.index)
-        commit = survey.hard_state.commit
+    def _check_commit(self, contents: LogContents, start: SnapshotMetadata) -> None:
+        last_index = contents.entries[-1].index if contents.entries else start.index
+        commit = contents.hard_state.commit
         if commit > last_index:
             raise CommitBeyondLogError(
                 f"the log commits index {commit} but ends at {last_index}",
                 path=self._wal_directory,
                 index=commit,
             )
-
-
-def _is_read_from(segments: list[SegmentName], index: int, record_segment: str) -> bool:
-    """Whether a reader that starts from the snapshot ``index`` meets this record of it."""
-    starts = [str(segment) for segment in segments if segment.index <= index]
-    # Names sort as the segments do.
-    return bool(starts) and record_segment >= starts[-1]

@@ -39,6 +39,7 @@ from raftwal.wal.admission import check_snapshot_metadata
 from raftwal.wal.log import WAL
 from raftwal.wal.purging import purge_segments
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
+from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation
 
 
 class RaftStorage:
@@ -98,6 +99,7 @@ class RaftStorage:
         node: str | None = None,
         fs: FileSystem = DISK,
         executor: Executor | None = None,
+        preallocation: Preallocation = DEFAULT_PREALLOCATION,
     ) -> RaftStorage:
         """Create the directory's log, or recover what is there.
 
@@ -111,6 +113,7 @@ class RaftStorage:
         state which `open_snapshot` reads piece by piece.  ``registry``, ``namespace`` and
         ``node`` (the value of the metrics' ``node`` label, the identity's node id or the
         directory by default) choose where metrics go, or ``metrics`` gives them ready made.
+        ``preallocation`` is `WAL.create`'s: how segments get their space ahead of need.
 
         Raises `IdentityMismatchError`, `LockedError`, the subclasses of
         `CorruptionError`, `ReadFailedError`, `WriteFailedError`; the directory is then
@@ -125,7 +128,13 @@ class RaftStorage:
             metrics = storage_metrics(name, registry=registry, namespace=namespace)
         expected = identity.encode() if identity is not None else metadata
         opening = Opening(
-            directory, fs, metrics, segment_bytes, executor, keep_snapshot_data=keep_snapshot_data
+            directory,
+            fs,
+            metrics,
+            segment_bytes,
+            executor,
+            keep_snapshot_data=keep_snapshot_data,
+            preallocation=preallocation,
         )
         wal, recovered = opening.create_or_recover(expected)
         try:

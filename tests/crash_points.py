@@ -16,7 +16,9 @@ from typing import NamedTuple
 from raftwal import ConfState, Entry, HardState, RaftStorage, Snapshot, SnapshotMetadata
 from raftwal.metrics import StorageMetrics
 from raftwal.model import must_sync
+from raftwal.recovery import WAL_DIRECTORY
 from raftwal.testing import Fault, InlineExecutor, PowerCutError, SimulatedDisk
+from raftwal.wal.reading import read_whole_log
 
 NODE = "/machine/node"
 SETTINGS = {"segment_bytes": 700, "keep_segments": 1, "keep_snapshots": 1}
@@ -192,6 +194,9 @@ class Check:
         self.recoveries += 1
         try:
             storage = open_storage(disk)
+            # Also what a start from the newest snapshot does not read: an older one may
+            # be needed.
+            read_whole_log(disk, f"{NODE}/{WAL_DIRECTORY}")
         except Exception as error:
             raise AssertionError(f"{place}: {error!r}") from error
         state = recovered_state(storage)

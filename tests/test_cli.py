@@ -26,6 +26,7 @@ from operated_directories import (
 
 import raftwal
 from raftwal import WAL, Entry, HardState, Identity
+from raftwal.native import implementation
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def purged(tmp_path: Path) -> Path:
 
 
 def test_version() -> None:
-    assert run("--version").stdout == f"raftwal {raftwal.__version__}\n"
+    said = run("--version").stdout
+    assert said == f"raftwal {raftwal.__version__} ({implementation()})\n"
 
 
 def test_help_names_commands_exit_codes_and_examples() -> None:

@@ -85,12 +85,6 @@ def vouch_unsynced(self: RaftStorage, snapshot, hard_state) -> None:
     self._adopt(snapshot)
 
 
-def start_from_any(self: recovery.Opening, survey, segments):
-    with contextlib.suppress(FileNotFoundError):
-        return self.snapshotter.load()
-    return None
-
-
 def go_on_after_failure(self: Appender) -> None:
     self._failure = None
 
@@ -174,8 +168,8 @@ MUTANTS = {
     "a received snapshot is vouched for without a sync": (RaftStorage, "_vouch", vouch_unsynced),
     "recovery starts from a snapshot that nothing vouches for": (
         recovery.Opening,
-        "_newest_snapshot",
-        start_from_any,
+        "_vouches",
+        lambda self, contents, start: True,
     ),
     "purging asks nobody whether a segment is needed": (
         storage_module,

@@ -117,7 +117,8 @@ def test_commands_of_any_size_arrive_whole(tmp_path, batch):
 
 def test_entries_of_one_message_are_no_more_than_its_size(tmp_path):
     sent = []
-    with DURABLE.nodes(tmp_path, Words, size=2, appendEntriesBatchSizeBytes=1000) as nodes:
+    conf = {"appendEntriesUseBatch": True, "appendEntriesBatchSizeBytes": 1000}
+    with DURABLE.nodes(tmp_path, Words, size=2, **conf) as nodes:
         for address in nodes.addresses:
             nodes.start(address)
         leader = nodes.wait_for_leader()

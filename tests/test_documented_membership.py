@@ -135,7 +135,10 @@ def test_a_read_only_node_has_everything_and_counts_for_nothing(way, tmp_path):
             # A command that it is given is forwarded.
             nodes.call(observer.put, "b")
             assert observer.words == ["a", "b"]
-            assert observer._getLeader() == leader.selfNode
+            nodes.tick_until(
+                lambda: observer._getLeader() == nodes.wait_for_leader().selfNode,
+                "it to know the leader",
+            )
             assert len(leader.readonlyNodes) == 1
             status = leader.getStatus()
             assert status["readonly_nodes_count"] == 1

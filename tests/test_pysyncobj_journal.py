@@ -112,7 +112,26 @@ def test_a_commit_index_alone_is_no_promise_but_is_saved_along():
     made = with_entries(3)
     made.setRaftCommitIndex(3)
     assert made.of_promises == made.durable
+    assert not made.keeps_promises_unsaved
     assert made.take_unsaved().hard_state.commit == 3
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        lambda made: made.add(*entry(4)),
+        lambda made: made.setCurrentTerm(2, None),
+        lambda made: made.setCurrentTerm(1, "b:1"),
+    ],
+    ids=["entry", "term", "vote"],
+)
+def test_an_entry_a_term_and_a_vote_are_promises_to_be_saved(promise):
+    made = with_entries(3)
+    assert not made.keeps_promises_unsaved
+    promise(made)
+    assert made.keeps_promises_unsaved
+    made.take_unsaved()
+    assert not made.keeps_promises_unsaved
 
 
 def test_the_commit_index_never_goes_back():
@@ -209,7 +228,7 @@ def test_refilling_after_an_installed_snapshot_saves_nothing_that_is_in_it():
     made.add(*entry(19))
     made.add(*entry(20))
     made.add(*entry(21))
-    assert [each.index for each in made.take_unsaved().entries] == [21]
+    assert made.take_unsaved().entries == [Entry(1, 21, b"command 21")]
 
 
 def test_a_lost_hard_state_behind_saved_entries_does_not_lower_the_term():

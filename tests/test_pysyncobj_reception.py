@@ -8,9 +8,10 @@ from __future__ import annotations
 import types
 
 import pytest
-from clusters import KV, fast_conf, free_addresses
-from pysyncobj import pickle
+from clusters import KV, cluster, fast_conf, free_addresses
+from pysyncobj import FAIL_REASON, pickle
 from pysyncobj.node import TCPNode
+from pysyncobj.transport import TCPTransport
 
 from raftwal.model import HardState
 from raftwal.pysyncobj.journal import DurableJournal
@@ -36,7 +37,9 @@ class Peer:
     def __init__(self, handler=lambda peer, message: None, **log):
         self.journal = journal(**log)
         self.sync_obj = types.SimpleNamespace(
-            _SyncObj__recvTransmission=b"", _SyncObj__raftCommitIndex=5
+            _SyncObj__recvTransmission=b"",
+            _SyncObj__raftCommitIndex=5,
+            _SyncObj__raftNextIndex={},
         )
         self.reception = Reception(self.journal, lambda: self.sync_obj)
         self.handled = []
@@ -90,6 +93,87 @@ def test_an_acknowledgement_of_an_earlier_term_counts_for_nothing(term, counts):
     message = acknowledgement() if term is None else acknowledgement(term=term)
     peer.receive("node", message)
     assert bool(peer.handled) == counts
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """A leader, one that follows it, and what hands the leader that one's answers."""
+    with cluster(tmp_path) as nodes:
+        nodes.start_all()
+        leader = nodes.wait_for_leader()
+        assert nodes.put(leader, "k", 1) == FAIL_REASON.SUCCESS
+        follower = next(node for node in leader.otherNodes)
+        nodes.tick_until(lambda: matched(leader, follower) == last(leader), "both to be in step")
+        handler = leader._SyncObj__transport._onMessageReceivedCallback
+
+        def answer(**fields):
+            handler(follower, acknowledgement(term=leader.raftCurrentTerm, **fields))
+
+        yield leader, follower, answer
+
+
+def last(node):
+    return node._SyncObj__raftLog[-1][1]
+
+
+def matched(leader, follower):
+    return leader._SyncObj__raftMatchIndex[follower]
+
+
+def test_what_is_on_its_way_to_a_follower_is_not_sent_again_with_each_acknowledgement(followed):
+    """PySyncObj sends on from what was acknowledged last: under load, all of it once more."""
+    leader, follower, answer = followed
+    next_index, end = leader._SyncObj__raftNextIndex, last(leader) + 1
+    next_index[follower] = end + 10
+    answer(next_node_idx=end + 3)
+    assert matched(leader, follower) == end + 2
+    assert next_index[follower] == end + 10
+    answer(next_node_idx=end + 12)
+    assert matched(leader, follower) == end + 11
+    assert next_index[follower] == end + 12
+
+
+@pytest.mark.parametrize("success", [False, True])
+def test_a_follower_that_asks_for_entries_again_gets_them(followed, success):
+    """Also when it acknowledges some: it has installed a snapshot, and what came meanwhile
+    was not taken.
+    """
+    leader, follower, answer = followed
+    leader._SyncObj__raftNextIndex[follower] = 20
+    answer(next_node_idx=4, reset=True, success=success)
+    assert leader._SyncObj__raftNextIndex[follower] == 4
+
+
+def test_entries_that_are_lost_on_their_way_are_sent_again(tmp_path):
+    """The leader takes them for sent, until a follower answers to what comes after them."""
+    asked_from = []
+
+    class Losing(TCPTransport):
+        loses = False
+
+        def send(self, node, message):
+            if message.get("reset"):
+                asked_from.append(message["next_node_idx"])
+            if Losing.loses and message.get("entries"):
+                return True
+            return super().send(node, message)
+
+    with cluster(tmp_path) as nodes:
+        nodes.start_all(transport=Losing)
+        leader = nodes.wait_for_leader()
+        assert nodes.put(leader, "before", 0) == FAIL_REASON.SUCCESS
+        nodes.wait_for_values({"before": 0})
+        asked_from.clear()
+        first = last(leader) + 1
+        Losing.loses = True
+        answers = []
+        for number in range(5):
+            leader.put(number, number, callback=lambda _, reason: answers.append(reason))
+        nodes.tick_until(lambda: asked_from.count(first) >= 4, "followers to ask for them")
+        assert answers == []
+        Losing.loses = False
+        nodes.wait_for_values({"before": 0, **{number: number for number in range(5)}})
+        assert answers == [FAIL_REASON.SUCCESS] * 5
 
 
 def test_a_piece_of_a_snapshot_commits_nothing_that_the_log_holds():

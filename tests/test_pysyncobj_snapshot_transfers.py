@@ -139,6 +139,24 @@ def test_a_node_that_fell_behind_gets_a_snapshot_in_pieces(tmp_path, sent, event
         assert node.values[9] == large(9)
 
 
+def test_a_node_that_installed_a_snapshot_asks_at_once_for_what_follows_it(tmp_path, monkeypatch):
+    """What came meanwhile was not taken, and the leader counts it as sent."""
+    answers = []
+    send = Watched.send
+
+    def noting(self, node, message):
+        if isinstance(message, dict) and message.get("type") == "next_node_idx":
+            answers.append((message["success"], message["reset"], message["next_node_idx"]))
+        return send(self, node, message)
+
+    monkeypatch.setattr(Watched, "send", noting)
+    with lagging(tmp_path) as nodes:
+        case = Lagging(nodes, values=3)
+        node = case.start()
+        case.catch_up()
+        assert (True, True, snapshot_index(node) + 1) in answers
+
+
 def test_a_large_snapshot_is_received_into_a_file_and_leaves_none(tmp_path, sent, monkeypatch):
     monkeypatch.setattr("raftwal.snapshots.CHUNK_BYTES", 10_000)
     with lagging(tmp_path) as nodes:

@@ -143,7 +143,8 @@ def test_left_over_of_an_interrupted_creation_is_thrown_away(tmp_path, log):
 
 
 def test_creation_is_synced_before_it_gets_its_name(log, disk, wal):
-    calls = [(call, name) for call, name in disk.calls if call.startswith(("sync", "rename"))]
+    made = disk.calls[: disk.calls.index(("create", "0.tmp"))]
+    calls = [(call, name) for call, name in made if call.startswith(("sync", "rename"))]
     assert calls[-4:] == [
         ("sync", FIRST_SEGMENT),
         ("sync_directory", "log.tmp"),

@@ -17,6 +17,7 @@ from integration.simulation.schedule import Settings, schedule_of, settings_of
 from integration.simulation.seams import replaced
 from integration.simulation.world import Outcome, World
 from raftwal.fs import FileSystem
+from raftwal.model import Entry
 from raftwal.pysyncobj.barrier import SendBarrier
 from raftwal.pysyncobj.journal import DurableJournal
 from raftwal.pysyncobj.node import DurableNode
@@ -25,9 +26,8 @@ from raftwal.pysyncobj.reception import Reception
 from raftwal.storage import RaftStorage
 from raftwal.testing import SimulatedDisk
 from raftwal.wal.appending import Appender
-from raftwal.wal.reading import _Interpreter
+from raftwal.wal.interpreting import Interpreter
 from raftwal.wal.segments import list_segments
-from raftwal.wire.messages import decode_entry
 
 
 class Mutant(NamedTuple):
@@ -48,7 +48,7 @@ class Mutant(NamedTuple):
 _send = SendBarrier.send
 _save = RaftStorage.save
 _set_current_term = DurableJournal.setCurrentTerm
-_interpreter_entry_record = _Interpreter.entry_record
+_interpreter_take = Interpreter._take
 
 
 def _nothing(*arguments: Any) -> None: ...
@@ -101,6 +101,14 @@ def _only_handle(self: Reception, handler: Any, node: Any, message: Any) -> None
         self._journal.end_handler()
 
 
+def _only_move_on(self: Reception, handler: Any, node: Any, message: Any) -> None:
+    next_index = self._sync_obj()._SyncObj__raftNextIndex
+    before = next_index.get(node, 0)
+    handler(node, message)
+    if node in next_index:
+        next_index[node] = max(next_index[node], before)
+
+
 def _purge_in_no_order(fs: FileSystem, directory: str, keep: int) -> int:
     purged = 0
     for segment in list_segments(fs, directory)[:-keep]:
@@ -117,11 +125,13 @@ def _purge_in_no_order(fs: FileSystem, directory: str, keep: int) -> int:
     return purged
 
 
-def _cut_nothing_back(self: _Interpreter, data: bytes | None) -> None:
-    entries, stale = list(self._entries), self._stale_entries
-    _interpreter_entry_record(self, data)
-    if self._base is not None and 0 < decode_entry(data or b"").index <= self._base:
-        self._entries[:], self._stale_entries = entries, stale
+def _cut_nothing_back(
+    self: Interpreter, kept: list[Entry], first: int, last: int, terms: list[tuple[int, int]]
+) -> None:
+    stale = self._stale_entries
+    _interpreter_take(self, kept, first, last, terms)
+    if self._base is not None and first <= self._base:
+        self._stale_entries = min(stale, self._length)
 
 
 def _alone(settings: Settings) -> Settings:
@@ -157,15 +167,15 @@ _LINKS = ("slow link", "reset connections", "isolate", "partition", "kill", "one
 
 MUTANTS = [
     Mutant("the log is not synced", (2, 5), [(Appender, "sync", _flush_without_sync)]),
-    Mutant("directories are not synced", (2, 5), [(SimulatedDisk, "sync_directory", _nothing)]),
+    Mutant("directories are not synced", (2, 6), [(SimulatedDisk, "sync_directory", _nothing)]),
     Mutant(
         "votes pass the barrier",
-        (5, 20),
+        (20, 16),
         [(SendBarrier, "send", _passing(("request_vote", "response_vote")))],
     ),
     Mutant(
         "acknowledgements pass the barrier",
-        (42, 89),
+        (97, 179),
         [(SendBarrier, "send", _passing(("next_node_idx",)))],
     ),
     Mutant(
@@ -175,61 +185,66 @@ MUTANTS = [
     ),
     Mutant(
         "a leader counts its own copy before it is durable",
-        (3, 5),
+        (1, 2),
         [(raftwal.pysyncobj.node, "committed_by_durable_copies", lambda _, __, offered: offered)],
         _alone,
         _POWER,
     ),
-    Mutant("the vote is not saved", (7,), [(DurableJournal, "setCurrentTerm", _forget_vote)]),
-    Mutant("a vote is forgotten with a restart", (7,), [(Votes, "name", _nothing)]),
+    Mutant("the vote is not saved", (7, 2), [(DurableJournal, "setCurrentTerm", _forget_vote)]),
+    Mutant("a vote is forgotten with a restart", (7, 2), [(Votes, "name", _nothing)]),
     Mutant(
         "a failed save is passed over",
-        (64, 67),
+        (7, 20),
         [(RaftStorage, "save", _pass_a_failure_over)],
     ),
     Mutant(
         "a received snapshot stays in memory",
-        (1, 5),
+        (81, 90),
         [(DurableNode, "install", _install_in_memory)],
     ),
     Mutant(
         "the commit index of a snapshot shows before it is loaded",
-        (21, 42),
+        (6, 7),
         [(DurableJournal, "getRaftCommitIndex", _show_what_is_on_disk)],
         _small_snapshots,
     ),
     Mutant(
         "segments are purged in no order",
-        (19, 26),
+        (26, 21),
         [(raftwal.storage, "purge_segments", _purge_in_no_order)],
         _small_segments,
         _POWER,
     ),
     Mutant(
         "entries that were replaced follow on a snapshot again",
-        (419,),
-        [(_Interpreter, "entry_record", _cut_nothing_back)],
+        (419, 68),
+        [(Interpreter, "_take", _cut_nothing_back)],
         _small_segments,
         _POWER,
     ),
     Mutant(
         "pieces of a snapshot commit what the log holds",
-        (4,),
+        (3, 5),
         [(DurableJournal, "begin_handler", _always_commit)],
         _small_snapshots,
         _LINKS,
     ),
     Mutant(
         "the commit index goes back with entries that overlap",
-        (9, 37),
+        (9, 25),
         [(Reception, "_receive_entries", _only_handle)],
     ),
     Mutant(
         "each answer to a leader takes back the one before",
-        (5, 9),
+        (4, 6),
         [(Reception, "_wanted_from", lambda self, index: index)],
         _small_messages,
         _LINKS,
+    ),
+    Mutant(
+        "nothing that is lost on its way is sent again",
+        (1, 2),
+        [(Reception, "_receive_acknowledgement", _only_move_on)],
     ),
     Mutant(
         "acknowledgements of earlier terms count",

@@ -28,6 +28,7 @@ from raftwal.cli.repair import repair
 from raftwal.cli.verify import verify
 from raftwal.errors import RaftwalError, SnapshotNotFoundError
 from raftwal.model import MAX_UINT64
+from raftwal.native import implementation
 
 _DESCRIPTION = """\
 Look into a Raft write-ahead log, check it, mend it.
@@ -151,7 +152,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"raftwal {raftwal.__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"raftwal {raftwal.__version__} ({implementation()})"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in (
         ("dump", "print what the log holds"),

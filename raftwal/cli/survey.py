@@ -20,7 +20,8 @@ from raftwal.errors import (
 from raftwal.fs import DISK
 from raftwal.model import SnapshotMetadata
 from raftwal.snapshots import SnapshotName, Snapshotter
-from raftwal.wal.reading import LogContents, read_until_damage
+from raftwal.wal.interpreting import LogContents
+from raftwal.wal.reading import read_until_damage
 from raftwal.wal.records import RecordStream
 from raftwal.wal.segments import SegmentName, segments_from
 from raftwal.wire.frames import SNAPSHOT

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from pysyncobj.journal import Journal
 from pysyncobj.pickle import to_bytes
 
 from raftwal.errors import CommittedEntryContradictedError
-from raftwal.model import Entry, HardState
+from raftwal.model import Entry, EntryType, HardState
 from raftwal.pysyncobj.node_ids import Votes
 
 JournalEntry = tuple[bytes, int, int]
@@ -23,6 +23,12 @@ JournalEntry = tuple[bytes, int, int]
 
 # PySyncObj starts every log with a no-op at index 1 that counts as committed.
 FIRST_COMMIT_INDEX = 1
+
+# An `Entry` in all but its class, which makes it cost six times as much to make; the log
+# takes either.
+_PlainEntry = tuple[int, int, bytes, int]
+_INDEX: Final = 1
+_NORMAL = int(EntryType.NORMAL)
 
 
 class Unsaved(NamedTuple):
@@ -60,7 +66,7 @@ class DurableJournal(Journal):
         self._set_aside: deque[JournalEntry] = deque()
         self.contradiction: CommittedEntryContradictedError | None = None
         """Set when a leader contradicts what is committed; the node must then stop."""
-        self._unsaved: list[Entry] = []
+        self._unsaved: list[_PlainEntry] = []
         self._begun = 0
         # Begun and not durable: the number, and the index of the first entry, if any.
         self._under_way: deque[tuple[int, int | None]] = deque()
@@ -95,7 +101,7 @@ class DurableJournal(Journal):
 
     def add(self, command: bytes | str, idx: int, term: int) -> None:
         """Append one entry; durable before the message that acknowledges it leaves."""
-        entry = (to_bytes(command), idx, term)
+        entry = (command if type(command) is bytes else to_bytes(command), idx, term)
         if self._set_aside:
             if self._set_aside[0] == entry:
                 self._entries.append(self._set_aside.popleft())
@@ -111,9 +117,10 @@ class DurableJournal(Journal):
         if idx <= self._snapshot_index:
             # The two entries that a received snapshot ends with: on disk already, in it.
             return
-        while self._unsaved and self._unsaved[-1].index >= idx:
-            self._unsaved.pop()
-        self._unsaved.append(Entry(term, idx, entry[0]))
+        unsaved = self._unsaved
+        while unsaved and unsaved[-1][_INDEX] >= idx:
+            unsaved.pop()
+        unsaved.append((term, idx, entry[0], _NORMAL))
 
     def clear(self) -> None:
         """Forget the log: PySyncObj refills it from a snapshot that is durable by now."""
@@ -203,11 +210,14 @@ class DurableJournal(Journal):
         return self._under_way[0][0] - 1 if self._under_way else self._begun
 
     @property
+    def keeps_promises_unsaved(self) -> bool:
+        """Whether an entry, a term or a vote waits for a save.  A commit index promises nothing."""
+        return bool(self._unsaved) or self._keeps_a_term_unsaved
+
+    @property
     def of_promises(self) -> int:
         """The number of the save that holds all terms, votes and entries of this moment."""
-        if self._unsaved or self._keeps_a_term_unsaved:
-            return self._begun + 1
-        return self._last_promise
+        return self._begun + 1 if self.keeps_promises_unsaved else self._last_promise
 
     @property
     def of_term(self) -> int:
@@ -219,7 +229,7 @@ class DurableJournal(Journal):
         """The index up to which this log is on disk as it is here."""
         waiting = [first for _, first in self._under_way if first is not None]
         if self._unsaved:
-            waiting.append(self._unsaved[0].index)
+            waiting.append(self._unsaved[0][_INDEX])
         last: int = self._entries[-1][1] if self._entries else 0
         return min([last + 1, *waiting]) - 1
 
@@ -237,9 +247,9 @@ class DurableJournal(Journal):
         first = None
         if self._unsaved:
             self._last_promise = self._begun
-            first = self._unsaved[0].index
+            first = self._unsaved[0][_INDEX]
         self._under_way.append((self._begun, first))
-        unsaved = Unsaved(state, self._unsaved, self._begun)
+        unsaved = Unsaved(state, cast("list[Entry]", self._unsaved), self._begun)
         self._unsaved = []
         self._saved_state = state
         return unsaved
@@ -257,7 +267,8 @@ class DurableJournal(Journal):
 
     @property
     def _keeps_a_term_unsaved(self) -> bool:
-        return self.hard_state[:2] != self._saved_state[:2]
+        term, vote, _ = self._saved_state
+        return self._term != term or self._vote_number != vote
 
     def _restore(self) -> None:
         if self._set_aside:

@@ -153,7 +153,10 @@ class DurableNode:
         self._check_log()
         with self._final():
             self._calls.advance()
-            while not self._calls.are_under_way and self._begin_save():
+            # A commit index alone waits for a save that is needed, or for the timer: on a
+            # leader it would be a save more for each that is.
+            while not self._calls.are_under_way and self.journal.keeps_promises_unsaved:
+                self._begin_save()
                 self._calls.advance()
         self.barrier.release()
 
@@ -177,15 +180,13 @@ class DurableNode:
         if self.failure is None and not self._closed and not self._calls.are_under_way:
             self.in_storage_order(self.storage.flush)
 
-    def _begin_save(self) -> bool:
+    def _begin_save(self) -> None:
         unsaved = self.journal.take_unsaved()
-        if unsaved is None:
-            return False
-        self._calls.add(
-            lambda: self.storage.save(unsaved.hard_state, unsaved.entries),
-            lambda _: self.journal.saved(unsaved.number),
-        )
-        return True
+        if unsaved is not None:
+            self._calls.add(
+                lambda: self.storage.save(unsaved.hard_state, unsaved.entries),
+                lambda _: self.journal.saved(unsaved.number),
+            )
 
     @contextlib.contextmanager
     def _final(self) -> Iterator[None]:
@@ -243,7 +244,8 @@ class DurableNode:
         sync_obj._SyncObj__raftCommitIndex = self.journal.getRaftCommitIndex()
         leader = sync_obj._SyncObj__raftLeader
         if leader is not None and leader != sync_obj.selfNode:
-            sync_obj._SyncObj__sendNextNodeIdx(leader, success=True)
+            # None of what came meanwhile was taken: it is to be sent again.
+            sync_obj._SyncObj__sendNextNodeIdx(leader, reset=True, success=True)
 
     @property
     def is_installing(self) -> bool:

@@ -29,8 +29,9 @@ from raftwal.snapshots import Snapshotter
 from raftwal.spool import SizedChunks
 from raftwal.storage import RaftStorage
 from raftwal.wal.creation import lock_segments
+from raftwal.wal.interpreting import LogContents
 from raftwal.wal.log import WAL
-from raftwal.wal.reading import LogContents, read_whole_log
+from raftwal.wal.reading import read_whole_log
 from raftwal.wal.segments import list_segments
 
 _BATCH_BYTES = 1 << 22

@@ -78,10 +78,30 @@ class Reception:
             kind = message.get("type") if isinstance(message, dict) else None
             if kind == "append_entries":
                 self._receive_entries(handler, node, message)
-            elif kind != "next_node_idx" or self._is_of_this_term(message):
+            elif kind != "next_node_idx":
                 handler(node, message)
+            elif self._is_of_this_term(message):
+                self._receive_acknowledgement(handler, node, message)
 
         return receive
+
+    def _receive_acknowledgement(
+        self, handler: Handler, node: Any, message: dict[str, Any]
+    ) -> None:
+        """Note what a follower has; what is on its way to it is not sent again.
+
+        PySyncObj sends on from what was acknowledged last, so under load it sends most
+        entries several times.  As in etcd, an acknowledgement only moves on what is to be
+        sent next.  That is no promise, and what was lost on its way is sent again all the
+        same: with each heartbeat the follower compares what is before that index, and an
+        answer that says that it does not fit (``reset``) still sets it back.
+        """
+        sync_obj = self._sync_obj()
+        next_index = {} if sync_obj is None else sync_obj._SyncObj__raftNextIndex
+        before = next_index.get(node)
+        handler(node, message)
+        if before is not None and message["success"] and not message["reset"]:
+            next_index[node] = max(next_index[node], before)
 
     def _is_of_this_term(self, message: dict[str, Any]) -> bool:
         # A plain PySyncObj node does not say.

@@ -294,6 +294,7 @@ class _SimulatedFile:
         self.path = path
         self._disk = disk
         self._inode = inode
+        self._errors_seen = inode.errors
 
     def size(self) -> int:
         self._disk._begin("size", self.path)
@@ -329,12 +330,21 @@ class _SimulatedFile:
         inode.write(offset, data)
 
     def sync_data(self) -> None:
-        self._disk._begin("sync_data", self.path, self._inode.lose)
-        self._inode.sync()
+        self._sync("sync_data")
 
     def sync(self) -> None:
-        self._disk._begin("sync", self.path, self._inode.lose)
-        self._inode.sync()
+        self._sync("sync")
+
+    def _sync(self, call: str) -> None:
+        inode = self._inode
+        try:
+            self._disk._begin(call, self.path, inode.lose)
+        finally:
+            seen, self._errors_seen = self._errors_seen, inode.errors
+        if seen < inode.errors:
+            # Another open file's sync failed.  Linux tells each of them once.
+            raise _error(errno.EIO, self.path)
+        inode.sync()
 
     def truncate(self, size: int) -> None:
         self._disk._begin("truncate", self.path)
@@ -355,6 +365,10 @@ class _SimulatedFile:
             raise _error(errno.ENOSPC, self.path)
         if grows > 0:
             inode.resize(size)
+
+    def first_hole(self, offset: int) -> int:
+        self._disk._begin("first_hole", self.path)
+        return min(offset, len(self._inode.content))
 
     def try_lock(self) -> bool:
         self._disk._begin("try_lock", self.path)

@@ -19,6 +19,10 @@ from raftwal.testing.crash_choices import Choices
 from raftwal.wal.segments import SECTOR_BYTES
 
 
+def _sectors(start: int, end: int) -> range:
+    return range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES))
+
+
 class Inode:
     """A file's bytes: as they are read now, as they are durable, and what lies between."""
 
@@ -30,6 +34,8 @@ class Inode:
         """For each sector, by its number, what it has held since the last sync."""
         self.lock_holder: object | None = None
         self.bad_sectors: set[int] = set()
+        self.errors = 0
+        """How many syncs failed: each open file has each of them reported once."""
 
     @property
     def is_clean(self) -> bool:
@@ -41,6 +47,11 @@ class Inode:
         end = offset + len(data)
         if end > len(self.content):
             self.resize(end)
+        if self.content[offset:end] == data == self.durable[
+            offset:end
+        ] and self._versions.keys().isdisjoint(_sectors(offset, end)):
+            # Zeros over zeros, by the megabyte: a crash leaves nothing that it did not before.
+            return
         self.content[offset:end] = data
         self._note(offset, end)
 
@@ -58,12 +69,14 @@ class Inode:
         self._sizes.append(size)
 
     def _note(self, start: int, end: int) -> None:
-        for number in range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES)):
+        for number in _sectors(start, end):
             version = bytes(self.content[number * SECTOR_BYTES : (number + 1) * SECTOR_BYTES])
             self._versions.setdefault(number, []).append(version.ljust(SECTOR_BYTES, b"\0"))
 
     def sync(self) -> None:
         """Make durable what was changed since the last sync, failed or not."""
+        if self.is_clean:
+            return
         durable = bytearray(self.durable)
         for number in self._versions:
             start = number * SECTOR_BYTES
@@ -84,6 +97,7 @@ class Inode:
         What is read stays as it is until a crash; the next sync reports success and does
         nothing for them (Rebello et al., USENIX ATC 2020, section 3).
         """
+        self.errors += 1
         self._sizes.clear()
         self._versions.clear()
 

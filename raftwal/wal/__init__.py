@@ -7,8 +7,9 @@ from raftwal.wal.checking import (
     valid_snapshots,
     verify,
 )
+from raftwal.wal.interpreting import LogContents
 from raftwal.wal.log import WAL, wal_exists
-from raftwal.wal.reading import LogContents, WALReader
+from raftwal.wal.reading import WALReader
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 
 __all__ = [

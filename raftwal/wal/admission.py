@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from raftwal.errors import InvalidEntryError, InvalidSettingError
 from raftwal.model import MAX_UINT64, ConfState, Entry, HardState, SnapshotMetadata
+from raftwal.native import codec
 from raftwal.wal.terms import TermHistory
 
 
@@ -17,6 +18,11 @@ def check_entries(entries: Sequence[Entry], last_index: int, terms: TermHistory)
 
     ``last_index`` is its last, ``terms`` are those of its entries.
     """
+    checked = codec.check_sequence(entries) if codec is not None else None
+    if checked is not None:
+        first, term = checked
+        if first <= last_index + 1 and term >= terms.at(first - 1):
+            return
     last = None
     last_term = 0
     for entry in entries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import takewhile
 
@@ -17,11 +17,13 @@ from raftwal.model import EMPTY_HARD_STATE, HardState
 from raftwal.wal.cut_rule import HandedOver
 from raftwal.wal.preparation import SegmentPreparation
 from raftwal.wal.segments import SegmentName
-from raftwal.wire.entries import encode_entries
+from raftwal.wal.zeroing import Preallocation
+from raftwal.wire.entries import AnyEntry, encode_entries
 from raftwal.wire.frames import CRC, HARD_STATE, METADATA, encode_frame, extend_crc
 from raftwal.wire.messages import encode_hard_state
 
 SLOW_SYNC_SECONDS = 1.0
+FIRST_LEAD_BYTES = 1 << 18
 
 
 class Appender:
@@ -43,6 +45,7 @@ class Appender:
         segment_bytes: int,
         metrics: WALMetrics,
         executor: Executor | None,
+        preallocation: Preallocation,
     ) -> None:
         self._fs = fs
         self._directory = directory
@@ -52,12 +55,16 @@ class Appender:
         self._metadata = metadata
         self._segment_bytes = segment_bytes
         self._metrics = metrics
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | bytearray] = []
         self._size: int | None = None
         self._handed_over = HandedOver(offset)
         self._failure: BaseException | None = None
         self._closed = False
-        self._preparation = SegmentPreparation(fs, directory, segment_bytes, executor)
+        self._preparation = SegmentPreparation(
+            fs, directory, segment_bytes, executor, preallocation
+        )
+        self._lead = FIRST_LEAD_BYTES
+        self._zeroing = self._preparation.write_zeros(self._tail.path, offset)
         metrics.segments.set(len(files))
 
     @property
@@ -96,7 +103,7 @@ class Appender:
         frame = encode_frame(record_type, data, self._crc)
         self._queue(frame, (len(frame),))
 
-    def add_entries(self, entries: Iterable[tuple[int, int, bytes | None, int]]) -> None:
+    def add_entries(self, entries: Sequence[AnyEntry]) -> None:
         """Queue entries for the next write."""
         data, sizes, self._crc = encode_entries(entries, self._crc)
         self._queue(data, sizes)
@@ -106,7 +113,7 @@ class Appender:
         frame = encode_frame(CRC, None, self._crc)
         self._queue(frame, (len(frame),))
 
-    def _queue(self, frames: bytes, sizes: Sequence[int]) -> None:
+    def _queue(self, frames: bytes | bytearray, sizes: Sequence[int]) -> None:
         self._pending.append(frames)
         self._handed_over.append(sizes, len(frames))
 
@@ -120,9 +127,12 @@ class Appender:
         if not self._pending:
             return
         data = b"".join(self._pending)
+        end = self._offset + len(data)
+        if self._zeroing is not None and end > self._zeroing.frontier:
+            self._have_zeros_begin_beyond(end)
         started = time.perf_counter()
         try:
-            self._make_room(self._offset + len(data))
+            self._make_room(end)
             self._tail.write(self._offset, data)
         except OSError as error:
             raise self._fail("write", error) from error
@@ -131,6 +141,20 @@ class Appender:
         self._offset += len(data)
         self._pending.clear()
         self._handed_over.flush()
+
+    def _have_zeros_begin_beyond(self, end: int) -> None:
+        """The records have caught up with the zeros, which must not get over them.
+
+        Each time they get a longer lead, so that this happens only a few times a segment.
+        """
+        self._stop_zeros()
+        self._zeroing = self._preparation.write_zeros(self._tail.path, end + self._lead)
+        self._lead *= 2
+
+    def _stop_zeros(self) -> None:
+        if self._zeroing is not None:
+            self._zeroing.stop()
+            self._zeroing = None
 
     def _make_room(self, end: int) -> None:
         """Have the segment reach to ``end``, in zeros, durably, before data goes there.
@@ -170,12 +194,13 @@ class Appender:
         that ends where it did, or one with an empty segment more.
         """
         self.flush()
+        self._stop_zeros()
         started = time.perf_counter()
         try:
             self._tail.truncate(self._offset)
             self._tail.sync()
             self._note_sync(started)
-            file = self._preparation.take()
+            file, self._zeroing = self._preparation.take()
         except OSError as error:
             raise self._fail("cut", error) from error
         previous, _ = self._files[-1]
@@ -183,6 +208,7 @@ class Appender:
         self._files.append((segment, file))
         self._offset = 0
         self._size = None
+        self._lead = FIRST_LEAD_BYTES
         self._handed_over = HandedOver(0)
         self.add_header(hard_state)
         self.sync()
@@ -218,6 +244,7 @@ class Appender:
         if self._closed:
             return
         try:
+            self._stop_zeros()
             # Never after a failure: a second sync could report success for lost data.
             if self._failure is None:
                 with self.final_if_it_fails():
@@ -234,6 +261,7 @@ class Appender:
 
     def _fail(self, call: str, error: OSError) -> WriteFailedError:
         self._failure = error
+        self._preparation.write_no_more_zeros()
         log.error("wal_failed", path=self._tail.path, call=call, error=str(error))
         return WriteFailedError(
             f"{call} failed: {error.strerror or error}",

@@ -9,7 +9,7 @@ from raftwal.errors import LockedError, TornTailError, WriteFailedError
 from raftwal.events import log
 from raftwal.fs import DISK, File, FileSystem, copy_file
 from raftwal.model import START_OF_LOG, HardState, SnapshotMetadata
-from raftwal.wal.reading import read_log, read_whole_log
+from raftwal.wal.replaying import Replay
 from raftwal.wal.segments import list_segments, segments_from
 
 
@@ -56,13 +56,14 @@ def verify(
     index = START_OF_LOG.index if snapshot is None else snapshot.index
     directory = os.fspath(path)
     segments = segments_from(directory, list_segments(fs, directory), index)
-    contents, _ = read_log(fs, directory, segments, snapshot)
+    # Entries themselves are of no use here, and may be more than memory holds.
+    replay = Replay(fs, directory, segments, snapshot)
     return VerifyReport(
         len(segments),
-        len(contents.entries),
-        contents.hard_state,
-        contents.valid_snapshots,
-        contents.torn_tail,
+        len(replay) + replay.contents.stale_entries,
+        replay.hard_state,
+        replay.valid_snapshots,
+        replay.torn_tail,
     )
 
 
@@ -74,26 +75,31 @@ def valid_snapshots(
 
     Raises as `verify` does.
     """
-    contents, _ = read_whole_log(fs, os.fspath(path))
-    return contents.valid_snapshots
+    directory = os.fspath(path)
+    segments = segments_from(directory, list_segments(fs, directory), None)
+    return Replay(fs, directory, segments, None).valid_snapshots
 
 
-def repair(path: str | os.PathLike[str], *, fs: FileSystem = DISK) -> RepairReport:
+def repair(
+    path: str | os.PathLike[str],
+    snapshot: SnapshotMetadata | None = None,
+    *,
+    fs: FileSystem = DISK,
+) -> RepairReport:
     """Cut off a torn tail, after setting the whole segment aside as ``<name>.broken``.
 
-    The log is checked from its first segment before anything is touched.  Does
-    nothing to a log that ends cleanly.
+    The log is checked from its first segment before anything is touched, or from the one
+    that a start from ``snapshot`` begins in.  Does nothing to a log that ends cleanly.
 
     Raises the subclasses of `CorruptionError` for damage that is not a torn tail,
     `LockedError`, `NotAWalError`, `ReadFailedError`, `WriteFailedError`.
     """
     directory = os.fspath(path)
-    contents, _ = read_whole_log(fs, directory)
-    if contents.torn_tail is None:
+    if _read_from(fs, directory, snapshot).torn_tail is None:
         return RepairReport(repaired=False)
     segment = os.path.join(directory, str(list_segments(fs, directory)[-1]))
     try:
-        return _cut_torn_tail(fs, segment)
+        return _cut_torn_tail(fs, segment, snapshot)
     except LockedError:
         raise
     except OSError as error:
@@ -102,17 +108,24 @@ def repair(path: str | os.PathLike[str], *, fs: FileSystem = DISK) -> RepairRepo
         ) from error
 
 
-def _cut_torn_tail(fs: FileSystem, segment: str) -> RepairReport:
+def _read_from(fs: FileSystem, directory: str, snapshot: SnapshotMetadata | None) -> Replay:
+    index = None if snapshot is None else snapshot.index
+    segments = segments_from(directory, list_segments(fs, directory), index)
+    return Replay(fs, directory, segments, snapshot)
+
+
+def _cut_torn_tail(fs: FileSystem, segment: str, snapshot: SnapshotMetadata | None) -> RepairReport:
     directory = os.path.dirname(segment)
     file: File = fs.open(segment)
     try:
         if not file.try_lock():
             raise LockedError("the log is open in another writer", path=segment)
         # Once more under the lock: a live writer may have finished the record since.
-        contents, end = read_whole_log(fs, directory)
-        if contents.torn_tail is None:
+        replay = _read_from(fs, directory, snapshot)
+        torn_tail = replay.torn_tail
+        if torn_tail is None:
             return RepairReport(repaired=False)
-        offset = end.position.offset
+        offset = replay.end.position.offset
         size = file.size()
         set_aside = _free_name(fs, segment)
         # The copy is durable before the original is touched.
@@ -127,9 +140,9 @@ def _cut_torn_tail(fs: FileSystem, segment: str) -> RepairReport:
         offset=offset,
         removed_bytes=size - offset,
         set_aside=set_aside,
-        reason=contents.torn_tail.what,
+        reason=torn_tail.what,
     )
-    return RepairReport(True, segment, offset, size - offset, set_aside, contents.torn_tail.what)
+    return RepairReport(True, segment, offset, size - offset, set_aside, torn_tail.what)
 
 
 def _free_name(fs: FileSystem, segment: str) -> str:

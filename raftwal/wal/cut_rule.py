@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from raftwal.native import codec
 from raftwal.wire.frames import LENGTH_FIELD_BYTES
 
 _PAGE_BYTES = 4096
@@ -31,6 +32,11 @@ class HandedOver:
         """Account for frames of these ``sizes``, ``total`` bytes in all, that a save adds."""
         if self._buffered + total <= _KEPT_BACK_BYTES:
             self._buffered += total
+            return
+        if codec is not None and isinstance(sizes, memoryview):
+            self.offset, self._page_offset, self._buffered = codec.hand_over_frames(
+                self.offset, self._page_offset, self._buffered, sizes
+            )
             return
         for size in sizes:
             self._write(LENGTH_FIELD_BYTES)

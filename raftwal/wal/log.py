@@ -31,7 +31,9 @@ from raftwal.wal.admission import (
 )
 from raftwal.wal.appending import Appender
 from raftwal.wal.creation import create_log, lock_segments
-from raftwal.wal.reading import LogContents, LogEnd, WALReader, read_log
+from raftwal.wal.interpreting import LogContents, LogEnd
+from raftwal.wal.reading import WALReader, read_log
+from raftwal.wal.replaying import Replay
 from raftwal.wal.segments import (
     DEFAULT_SEGMENT_BYTES,
     SegmentName,
@@ -40,6 +42,7 @@ from raftwal.wal.segments import (
     segments_from,
 )
 from raftwal.wal.terms import TermHistory
+from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation, check_preallocation
 from raftwal.wire.frames import HARD_STATE, SNAPSHOT
 from raftwal.wire.messages import encode_hard_state, encode_snapshot_record
 
@@ -63,6 +66,7 @@ class WAL:
         segment_bytes: int,
         metrics: WALMetrics,
         executor: Executor | None,
+        preallocation: Preallocation,
     ) -> None:
         self._fs = fs
         self._directory = directory
@@ -71,7 +75,9 @@ class WAL:
         self._segment_bytes = segment_bytes
         self._metrics = metrics
         self._executor = executor
+        self._preallocation: Preallocation = preallocation
         self._appender: Appender | None = None
+        self._reading: tuple[LogContents, LogEnd] | None = None
         self._opening_failure: OSError | None = None
         self._closed = False
         self._hard_state = EMPTY_HARD_STATE
@@ -90,12 +96,16 @@ class WAL:
         fs: FileSystem = DISK,
         metrics: WALMetrics = NO_WAL_METRICS,
         executor: Executor | None = None,
+        preallocation: Preallocation = DEFAULT_PREALLOCATION,
     ) -> WAL:
         """Make a new log in the directory ``path`` and open it for appending.
 
         Atomic: it is made in ``<path>.tmp``, synced, then renamed; a crash leaves
         either no log or a whole one.  ``metadata`` is kept in every segment.
-        ``segment_bytes`` is the size at which a segment is cut.
+        ``segment_bytes`` is the size at which a segment is cut.  ``preallocation`` says how
+        a segment gets its space ahead of need: ``"zeros"`` has it written in the
+        background, so that the sync of a save has data to write and nothing else;
+        ``"reserve"``, as in etcd, has the file system set it aside.
 
         Raises ``FileExistsError`` when ``path`` exists and is not an empty directory,
         `InvalidSettingError`, `ReadFailedError` and `WriteFailedError`.
@@ -103,9 +113,12 @@ class WAL:
         # Absolute: the application may change its directory while the log is open.
         directory = os.path.abspath(path)
         check_settings(segment_bytes, metadata)
+        check_preallocation(preallocation)
         made = create_log(fs, directory, metadata, segment_bytes)
         files = [(made.name, made.file)]
-        wal = cls(fs, directory, files, START_OF_LOG, segment_bytes, metrics, executor)
+        wal = cls(
+            fs, directory, files, START_OF_LOG, segment_bytes, metrics, executor, preallocation
+        )
         wal._start_appending(metadata, made.offset, made.crc)
         log.info("wal_created", path=directory, segment_bytes=segment_bytes)
         return wal
@@ -120,6 +133,7 @@ class WAL:
         fs: FileSystem = DISK,
         metrics: WALMetrics = NO_WAL_METRICS,
         executor: Executor | None = None,
+        preallocation: Preallocation = DEFAULT_PREALLOCATION,
     ) -> WAL:
         """Open a log for appending, from ``snapshot`` (index and term) or the beginning.
 
@@ -129,10 +143,11 @@ class WAL:
         """
         directory = os.path.abspath(path)
         check_settings(segment_bytes, None)
+        check_preallocation(preallocation)
         start = START_OF_LOG if snapshot is None else snapshot
         segments = segments_from(directory, list_segments(fs, directory), start.index)
         files = lock_segments(fs, directory, segments)
-        return cls(fs, directory, files, start, segment_bytes, metrics, executor)
+        return cls(fs, directory, files, start, segment_bytes, metrics, executor, preallocation)
 
     @staticmethod
     def open_for_read(
@@ -158,13 +173,28 @@ class WAL:
         `raftwal.repair`), `ReadFailedError`, `WriteFailedError`, and `ClosedError`
         when the log was read before.
         """
-        if self._closed:
-            raise ClosedError("the log is closed", path=self._directory)
-        self._check_opening()
-        if self._appender is not None:
-            raise ClosedError("the log was read already", path=self._directory)
+        contents = self.inspect()
+        assert self._reading is not None  # `inspect` made it
+        _, end = self._reading
+        # The caller's alone from here on: it may be as large as the log.
+        self._reading = None
+        self._go_on(contents, end, len(contents.entries))
+        return contents
+
+    def replay(self) -> Replay:
+        """As `read_all`, but the entries one after another, in constant memory.
+
+        The log is then ready for appending; what is appended is not among the entries.
+
+        Raises as `read_all` does.
+        """
+        self._check_unread()
         segments = [segment for segment, _ in self._files]
-        contents, end = read_log(self._fs, self._directory, segments, self._start)
+        replay = Replay(self._fs, self._directory, segments, self._start)
+        self._go_on(replay.contents, replay.end, len(replay))
+        return replay
+
+    def _go_on(self, contents: LogContents, end: LogEnd, entries: int) -> None:
         if contents.torn_tail is not None:
             raise contents.torn_tail
         self._settle(end)
@@ -178,12 +208,33 @@ class WAL:
             "wal_opened",
             path=self._directory,
             segments=len(self._files),
-            entries=len(contents.entries),
+            entries=entries,
             last_index=self._last_index,
             term=self._hard_state.term,
             commit=self._hard_state.commit,
         )
-        return contents
+
+    def _check_unread(self) -> None:
+        if self._closed:
+            raise ClosedError("the log is closed", path=self._directory)
+        self._check_opening()
+        if self._appender is not None:
+            raise ClosedError("the log was read already", path=self._directory)
+
+    def inspect(self) -> LogContents:
+        """What `read_all` is going to give, before anything is written.
+
+        A torn tail is told in it, not raised.  The log is read once, however often this and
+        `read_all` are called.
+
+        Raises the subclasses of `CorruptionError`, `ReadFailedError`, and `ClosedError` when
+        `read_all` was called before.
+        """
+        self._check_unread()
+        if self._reading is None:
+            segments = [segment for segment, _ in self._files]
+            self._reading = read_log(self._fs, self._directory, segments, self._start)
+        return self._reading[0]
 
     def _settle(self, end: LogEnd) -> None:
         _, tail = self._files[-1]
@@ -223,6 +274,7 @@ class WAL:
             segment_bytes=self._segment_bytes,
             metrics=self._metrics,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
         return self._appender
 
@@ -341,6 +393,7 @@ class WAL:
             fs=self._fs,
             metrics=self._metrics,
             executor=self._executor,
+            preallocation=self._preallocation,
         )
 
     def close(self) -> None:

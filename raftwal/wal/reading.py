@@ -1,71 +1,17 @@
-"""The read side: from records to a hard state, entries and snapshots."""
+"""The read side: all that a log holds, read at once."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
-from raftwal.errors import (
-    CorruptionError,
-    EntryGapError,
-    EntryTermError,
-    HardStateOrderError,
-    MetadataConflictError,
-    ReadFailedError,
-    RecordFormatError,
-    SnapshotMismatchError,
-    SnapshotNotFoundError,
-    TornTailError,
-)
+from raftwal.errors import CorruptionError, ReadFailedError
 from raftwal.fs import DISK, FileSystem
-from raftwal.model import EMPTY_HARD_STATE, START_OF_LOG, Entry, HardState, SnapshotMetadata
-from raftwal.wal.records import Position, RecordStream
+from raftwal.model import Entry, SnapshotMetadata
+from raftwal.wal.interpreting import Interpreter, LogContents, LogEnd, interpret
+from raftwal.wal.records import RecordStream
+from raftwal.wal.replaying import Replay
 from raftwal.wal.segments import SegmentName, list_segments, segments_from
-from raftwal.wal.terms import TermHistory
-from raftwal.wire.frames import ENTRY, HARD_STATE, METADATA, SNAPSHOT
-from raftwal.wire.messages import decode_entry, decode_hard_state, decode_snapshot_record
-
-
-class LogContents(NamedTuple):
-    """What a log holds from its start snapshot on.
-
-    ``metadata`` is what the log was created with; ``hard_state`` the last one saved
-    (empty when there was none); ``entries`` follow on the start snapshot, or on the
-    first entry of the log when it was read whole; ``snapshots`` are the snapshot
-    records passed on the way; ``torn_tail`` describes a torn tail that reading stopped
-    in front of, or is ``None``.  ``stale_entries`` counts those at the front of
-    ``entries`` that do not follow on the start snapshot: the log held another term at its
-    index when its record came, or an entry up to there was written anew behind them, which
-    cut them off.  etcd's ``ReadAll`` gives those, too; a node must not go on with them.
-    ``snapshot_segments`` names, for each of ``snapshots``, the segment that its record is in.
-    """
-
-    metadata: bytes | None
-    hard_state: HardState
-    entries: list[Entry]
-    snapshots: list[SnapshotMetadata]
-    torn_tail: TornTailError | None
-    stale_entries: int
-    snapshot_segments: list[str]
-
-    @property
-    def valid_snapshots(self) -> list[SnapshotMetadata]:
-        """The snapshots that the log vouches for: not above its commit index."""
-        commit = self.hard_state.commit
-        return [snapshot for snapshot in self.snapshots if snapshot.index <= commit]
-
-
-class LogEnd(NamedTuple):
-    """Where appending goes on: the end of the last whole record, and the chain there.
-
-    ``last_index`` is that of the last entry written, or of the start snapshot.
-    """
-
-    position: Position
-    crc: int
-    is_clean: bool
-    last_index: int
-    terms: TermHistory
 
 
 def read_log(
@@ -76,8 +22,8 @@ def read_log(
     Raises the subclasses of `CorruptionError`, and `ReadFailedError`.
     """
     stream = RecordStream(fs, directory, segments)
-    interpreter = _Interpreter(stream, segments[0], start)
-    _interpret(stream, interpreter)
+    interpreter = Interpreter(stream, segments[0], start)
+    deque(interpret(stream, interpreter), maxlen=0)
     return interpreter.contents(), interpreter.end()
 
 
@@ -98,186 +44,14 @@ def read_until_damage(
     interpreter = _Outliner(stream, segments[0], start, wants_data)
     error: CorruptionError | ReadFailedError | None = None
     try:
-        _interpret(stream, interpreter)
+        deque(interpret(stream, interpreter), maxlen=0)
         interpreter.contents()
     except (CorruptionError, ReadFailedError) as caught:
         error = caught
     return interpreter.gathered(), interpreter.end(), error
 
 
-def _interpret(stream: RecordStream, interpreter: _Interpreter) -> None:
-    handlers: dict[int, Callable[[bytes | None], None]] = {
-        METADATA: interpreter.metadata_record,
-        ENTRY: interpreter.entry_record,
-        HARD_STATE: interpreter.hard_state_record,
-        SNAPSHOT: interpreter.snapshot_record,
-    }
-    for record in stream:
-        handler = handlers.get(record.type)
-        if handler is not None:
-            try:
-                handler(record.data)
-            except RecordFormatError as error:
-                raise interpreter.placed(RecordFormatError, error.what) from error
-
-
-class _Interpreter:
-    """The rules of the format for what follows what."""
-
-    def __init__(
-        self, stream: RecordStream, first_segment: SegmentName, start: SnapshotMetadata | None
-    ) -> None:
-        self._stream = stream
-        self._start = start
-        self._metadata: bytes | None = None
-        self._metadata_seen = False
-        self._hard_state = EMPTY_HARD_STATE
-        self._entries: list[Entry] = []
-        self._snapshots: list[SnapshotMetadata] = []
-        self._snapshot_indexes: set[int] = set()
-        self._snapshot_segments: list[str] = []
-        self._start_found = False
-        self._term_logged_at_start: int | None = None
-        self._stale_entries = 0
-        self._terms = TermHistory()
-        self._last_written_index = start.index if start is not None else 0
-        # An index below which nothing was read yet: that of the start snapshot, or
-        # unknown until the first entry when the log is read whole.
-        self._base: int | None = start.index if start is not None else None
-        if first_segment.sequence == 0:
-            self._base = self._base or 0
-        self._snapshot_reached = self._base or 0
-        # A segment is named after the entry that follows those before it.
-        stream.last_index = max(self._base or 0, first_segment.index - 1)
-
-    def placed(
-        self, error: type[CorruptionError], what: str, index: int | None = None
-    ) -> CorruptionError:
-        path, offset = self._stream.position
-        return error(what, path=path, offset=offset, index=index)
-
-    def metadata_record(self, data: bytes | None) -> None:
-        if self._metadata_seen and data != self._metadata:
-            raise self.placed(MetadataConflictError, "metadata that differs from what came before")
-        self._metadata = data
-        self._metadata_seen = True
-
-    def entry_record(self, data: bytes | None) -> None:
-        entry = decode_entry(data or b"")
-        index = entry.index
-        if index == 0:
-            # Nothing stands at index 0; etcd writes such entries in its tests, and skips them.
-            return
-        lowest = self._terms.at(index - 1)
-        if entry.term < lowest:
-            raise self.placed(
-                EntryTermError, f"an entry of term {entry.term} follows one of term {lowest}", index
-            )
-        self._terms.write(index, entry.term)
-        self._last_written_index = index
-        if self._base is None or self._jumps_over_snapshot(index):
-            self._base = index - 1
-            self._entries.clear()
-        if index <= self._base:
-            # Covered by the start snapshot.  Remember whether the log agrees with it.
-            if index == self._base:
-                self._term_logged_at_start = entry.term
-            # Rewritten after what follows on the snapshot was read: that was cut off then.
-            self._stale_entries = len(self._entries)
-            return
-        position = index - self._base - 1
-        entries = self._entries
-        if position < len(entries):
-            # An index that was written before: the log was cut back to here.
-            del entries[position:]
-            self._stale_entries = min(self._stale_entries, position)
-        elif position > len(entries):
-            raise self.placed(
-                EntryGapError,
-                f"entry {index} follows entry {self._base + len(entries)}: entries are missing",
-                index,
-            )
-        entries.append(entry)
-        self._stream.last_index = max(index, self._snapshot_reached)
-
-    def _jumps_over_snapshot(self, index: int) -> bool:
-        """Whether the entries before ``index`` are in a snapshot received from a peer.
-
-        Only a log that is read whole can be read across such a jump.
-        """
-        if self._start is not None or self._base is None:
-            return False
-        is_gap = index > self._base + len(self._entries) + 1
-        return is_gap and index - 1 in self._snapshot_indexes
-
-    def hard_state_record(self, data: bytes | None) -> None:
-        state = decode_hard_state(data or b"")
-        if state == self._hard_state:
-            # A cut repeats it, and entries of a later term may have been saved since.
-            return
-        lowest = max(self._hard_state.term, self._terms.replacing_term)
-        if state.term < lowest:
-            raise self.placed(
-                HardStateOrderError, f"a hard state of term {state.term} after term {lowest}"
-            )
-        self._hard_state = self._stream.hard_state = state
-
-    def snapshot_record(self, data: bytes | None) -> None:
-        snapshot = decode_snapshot_record(data or b"")
-        self._snapshots.append(snapshot)
-        self._snapshot_indexes.add(snapshot.index)
-        self._snapshot_segments.append(self._stream.segment)
-        self._terms.write_snapshot(snapshot.index, snapshot.term)
-        self._snapshot_reached = max(self._snapshot_reached, snapshot.index)
-        self._stream.last_index = max(self._stream.last_index, snapshot.index)
-        start = self._start
-        if start is None or snapshot.index != start.index:
-            return
-        if snapshot.term != start.term:
-            raise self.placed(
-                SnapshotMismatchError,
-                f"the log has this snapshot with term {snapshot.term}, not {start.term}",
-                start.index,
-            )
-        self._start_found = True
-        logged = self._term_logged_at_start
-        if logged is not None and logged != snapshot.term:
-            self._stale_entries = len(self._entries)
-
-    def contents(self) -> LogContents:
-        if self._start is not None and not self._start_found:
-            raise SnapshotNotFoundError(
-                "the log has no record of the snapshot to start from",
-                path=self._stream.end.path,
-                index=self._start.index,
-            )
-        return self.gathered()
-
-    def gathered(self) -> LogContents:
-        """What was read so far, whether or not the start snapshot was among it."""
-        return LogContents(
-            self._metadata,
-            self._hard_state,
-            self._entries,
-            self._snapshots,
-            self._stream.torn_tail,
-            self._stale_entries,
-            self._snapshot_segments,
-        )
-
-    def end(self) -> LogEnd:
-        stream = self._stream
-        return LogEnd(
-            stream.end,
-            stream.crc,
-            stream.end_is_clean,
-            # A received snapshot is ahead of the entries before its record.
-            max(self._last_written_index, 0 if self._start is None else self._start.index),
-            self._terms,
-        )
-
-
-class _Outliner(_Interpreter):
+class _Outliner(Interpreter):
     """Keeps the data of some entries only: the rest may be too much to hold."""
 
     def __init__(
@@ -290,10 +64,13 @@ class _Outliner(_Interpreter):
         super().__init__(stream, first_segment, start)
         self._wants_data = wants_data
 
-    def entry_record(self, data: bytes | None) -> None:
-        super().entry_record(data)
-        if self._entries and not self._wants_data(self._entries[-1].index):
-            self._entries[-1] = self._entries[-1]._replace(data=None)
+    def _keep(self, entries: list[Entry]) -> None:
+        super()._keep(
+            [
+                entry if self._wants_data(entry.index) else entry._replace(data=None)
+                for entry in entries
+            ]
+        )
 
 
 class WALReader:
@@ -316,6 +93,13 @@ class WALReader:
         contents, _ = read_log(self._fs, self._directory, self._segments, self._start)
         return contents
 
+    def replay(self) -> Replay:
+        """The entries of `read_all`, one after another, in constant memory.
+
+        Raises as `read_all` does.
+        """
+        return Replay(self._fs, self._directory, self._segments, self._start)
+
     def close(self) -> None:
         """Nothing is held open; here so that readers and writers close alike."""
 
@@ -330,14 +114,3 @@ def read_whole_log(fs: FileSystem, directory: str) -> tuple[LogContents, LogEnd]
     """The log from its first segment on, wherever that starts."""
     segments = segments_from(directory, list_segments(fs, directory), None)
     return read_log(fs, directory, segments, None)
-
-
-__all__ = [
-    "START_OF_LOG",
-    "LogContents",
-    "LogEnd",
-    "WALReader",
-    "read_log",
-    "read_until_damage",
-    "read_whole_log",
-]

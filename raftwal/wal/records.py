@@ -26,6 +26,7 @@ from raftwal.model import EMPTY_HARD_STATE, HardState
 from raftwal.wal.evidence import LogSoFar, later_write_beyond, records_behind_zeros
 from raftwal.wal.segments import SECTOR_BYTES, SegmentName, is_zero
 from raftwal.wire.byte_damage import changed_byte, stated_end
+from raftwal.wire.entries import EntryRun, decode_entries
 from raftwal.wire.frames import (
     CRC,
     LENGTH_FIELD_BYTES,
@@ -39,6 +40,8 @@ from raftwal.wire.frames import (
     extend_crc,
 )
 
+# Some milliseconds: other threads get their turn between two runs.
+_MOST_IN_A_RUN = 1 << 14
 _HEADER = (CRC, METADATA)
 _FIRST_HEADER = (CRC, METADATA, SNAPSHOT)
 
@@ -74,7 +77,7 @@ class RecordStream:
         self.segment = ""
         """The name of the segment that is being read."""
         self.position = Position(directory, 0)
-        """Where the record handed out last begins."""
+        """Where the record handed out last begins, or the first of a run."""
         self.end = Position(directory, 0)
         self.end_is_clean = True
         self.torn_tail: TornTailError | None = None
@@ -82,10 +85,24 @@ class RecordStream:
         self._count = 0
 
     def __iter__(self) -> Iterator[Record]:
+        for record in self._read(first_kept=None):
+            assert isinstance(record, Record)  # there are runs only where they are asked for
+            yield record
+
+    def runs(self, first_kept: int) -> Iterator[Record | EntryRun]:
+        """As the iteration, but with entries in runs, as many as stand in a row.
+
+        Of their entries those from the index ``first_kept`` on are kept.
+        """
+        return self._read(first_kept)
+
+    def _read(self, first_kept: int | None) -> Iterator[Record | EntryRun]:
         for number, segment in enumerate(self._segments):
             self.segment = str(segment)
             path = os.path.join(self._directory, self.segment)
             is_last = number == len(self._segments) - 1
+            # Not two at a time.
+            data = b""
             data = read_segment(self._fs, path)
             self._header = _FIRST_HEADER if segment.sequence == 0 else _HEADER
             self._count = 0
@@ -93,7 +110,7 @@ class RecordStream:
             error: CorruptionError | TornTailError | None
             while True:
                 try:
-                    yield from self._segment_records(path, data, number, is_last)
+                    yield from self._segment_records(path, data, number, is_last, first_kept)
                     error = self.torn_tail
                 except CorruptionError as caught:
                     error = caught
@@ -110,16 +127,19 @@ class RecordStream:
                 data, self.torn_tail, self.end_is_clean = again, None, True
 
     def _segment_records(
-        self, path: str, data: bytes, number: int, is_last: bool
-    ) -> Iterator[Record]:
+        self, path: str, data: bytes, number: int, is_last: bool, first_kept: int | None
+    ) -> Iterator[Record | EntryRun]:
         """The records from ``self.end`` on."""
         offset = self.end.offset
         size = len(data)
         header = self._header
         while True:
             self.end = Position(path, offset)
-            if offset == size:
-                break
+            run = self._run_at(path, data, offset, first_kept)
+            if run is not None:
+                offset = run.end
+                yield run
+                continue
             if size - offset < LENGTH_FIELD_BYTES:
                 if any(data[offset:]):
                     self._ends_early(
@@ -179,6 +199,20 @@ class RecordStream:
                 path=path,
                 offset=offset,
             )
+
+    def _run_at(
+        self, path: str, data: bytes, offset: int, first_kept: int | None
+    ) -> EntryRun | None:
+        if first_kept is None or self._count < len(self._header):
+            return None
+        run = decode_entries(data, offset, self.crc, first_kept, _MOST_IN_A_RUN)
+        if run.total == 0:
+            return None
+        self.position = Position(path, offset)
+        self._count += run.total
+        self.crc = run.crc
+        self.end = Position(path, run.end)
+        return run
 
     def _checked_record(
         self, path: str, data: bytes, offset: int, end: int, is_last: bool

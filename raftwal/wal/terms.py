@@ -48,6 +48,14 @@ class TermHistory:
             self._starts.append(index)
             self._terms.append(term)
 
+    def write_run(self, terms: Iterable[tuple[int, int]], last: int) -> None:
+        """Note entries up to ``last`` that follow on each other; ``terms`` says from which
+        index on they have which.
+        """
+        for index, term in terms:
+            self.write(index, term)
+        self._last = self._end = last
+
     def write_all(self, entries: Iterable[tuple[int, int, bytes | None, int]]) -> None:
         """Note entries that follow on each other: only where the term changes is there work."""
         last_term = None

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import google_crc32c
 
 from raftwal.errors import RecordFormatError
+from raftwal.native import codec
 from raftwal.wire.schema import PbRecord, parse
 from raftwal.wire.varint import decode_varint, encode_varint
 
@@ -44,9 +45,12 @@ _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
 _PADDING = tuple(bytes(n) for n in range(8))
 
 
+_extend = google_crc32c.extend if codec is None else codec.extend_crc
+
+
 def extend_crc(crc: int, data: bytes) -> int:
     """The chain's next value: CRC-32C of what ``crc`` covers, followed by ``data``."""
-    return int(google_crc32c.extend(crc, data))
+    return int(_extend(crc, data))
 
 
 def encode_frame(record_type: int, data: bytes | None, crc: int) -> bytes:

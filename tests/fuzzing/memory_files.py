@@ -111,6 +111,9 @@ class MemoryFile:
     def allocate(self, size: int) -> None:
         self._put(self._inode.data.ljust(size, b"\0"))
 
+    def first_hole(self, offset: int) -> int:
+        return len(self._inode.data)
+
     def try_lock(self) -> bool:
         if self._inode.is_locked and not self._has_lock:
             return False

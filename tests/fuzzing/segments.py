@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 from directories import Frames, segment_name
+from implementations import pure_python
 
 import raftwal
 from fuzzing import log_model
@@ -200,6 +201,10 @@ def check_every_way(files: dict[str, bytes]) -> None:
     fs = MemoryFiles(files)
     whole = outcome(lambda: read_whole_log(fs, DIRECTORY)[0])
     judge(whole, expect(files, None))
+    with pure_python():
+        check_same(
+            _without_error(outcome(lambda: read_whole_log(fs, DIRECTORY)[0])), _without_error(whole)
+        )
     _check_reading_whole(fs, whole)
     starts = [START]
     if isinstance(whole, LogContents):
@@ -209,12 +214,20 @@ def check_every_way(files: dict[str, bytes]) -> None:
     for start, found in readings:
         judge(found, expect(files, start))
         _check_report(fs, start, found)
+        _check_replay(fs, start, found)
     assert fs.changes == 0
     assert fs.locked() == []
     repaired = check_repair(files, whole)
     source = random.Random(zlib.crc32(b"".join(files.values())))
     for start, found in readings:
         check_open(files, repaired, start, found, source)
+
+
+def _without_error(found: Outcome) -> Any:
+    """Errors compare by identity, so in what was read there is their text."""
+    if isinstance(found, RaftwalError):
+        return found
+    return found._replace(torn_tail=str(found.torn_tail))
 
 
 def _check_report(fs: MemoryFiles, start: SnapshotMetadata, found: Outcome) -> None:
@@ -226,6 +239,16 @@ def _check_report(fs: MemoryFiles, start: SnapshotMetadata, found: Outcome) -> N
     assert report.hard_state == found.hard_state
     assert report.snapshots == found.valid_snapshots
     assert str(report.torn_tail) == str(found.torn_tail)
+
+
+def _check_replay(fs: MemoryFiles, start: SnapshotMetadata, found: Outcome) -> None:
+    replay = outcome(lambda: WAL.open_for_read(DIRECTORY, start, fs=fs).replay())
+    if isinstance(found, RaftwalError):
+        check_same(replay, found)
+        return
+    check_same(_without_error(replay.contents), _without_error(found._replace(entries=[])))
+    assert list(replay) == found.entries[found.stale_entries :]
+    assert len(replay) == len(found.entries) - found.stale_entries
 
 
 def _check_reading_whole(fs: MemoryFiles, whole: Outcome) -> None:

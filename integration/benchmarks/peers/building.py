@@ -54,7 +54,7 @@ def build(names: Iterable[str], told: Callable[[str], None] = lambda text: None)
 
 def _program(name: str, told: Callable[[str], None]) -> Program:
     peer = PEERS[name]
-    if name == PURE and implementation() != "native":
+    if name == PURE and not implementation().startswith("native"):
         raise MissingError(f"{PEERS[OWN].title} is pure Python here")
     if peer.package and importlib.util.find_spec(peer.package) is None:
         raise MissingError(f"the Python package {peer.package} is not installed (extra: bench)")
@@ -154,5 +154,6 @@ def implementation() -> str:
         capture_output=True,
         text=True,
         check=False,
-    ).stdout.lower()
-    return "native" if "native" in said and "pure" not in said else "pure Python"
+    ).stdout
+    found = re.search(r"\((.+)\)", said)
+    return found[1] if found is not None else "pure Python"

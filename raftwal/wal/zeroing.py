@@ -1,0 +1,131 @@
+"""Zeros written into a segment's reserved space, ahead of the records.
+
+Space that was only reserved is an extent of the file system's that counts as unwritten. The first
+write to a part of it changes that, and its sync waits for the journal of the file system besides
+the data. Zeros that were written before have that behind them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from typing import Literal, get_args
+
+from raftwal.background import Background
+from raftwal.errors import InvalidSettingError
+from raftwal.events import log
+from raftwal.fs import File, FileSystem
+
+Preallocation = Literal["zeros", "reserve"]
+
+DEFAULT_PREALLOCATION: Preallocation = "zeros" if sys.platform.startswith("linux") else "reserve"
+
+# Not more at once: ext4 keeps a larger write in one piece in memory, and every later sync of a
+# part of it looks at all of it.
+_ZEROS = bytes(1 << 16)
+_PAGE_BYTES = 4096
+_BYTES_PER_SYNC = 1 << 18
+_REST = 3.0
+"""How long to leave the disk alone, in multiples of the time that it was just used."""
+_NOWHERE = 1 << 63
+
+
+def check_preallocation(preallocation: Preallocation) -> None:
+    """Raises `InvalidSettingError`."""
+    if preallocation not in get_args(Preallocation):
+        raise InvalidSettingError(
+            f"preallocation must be one of {get_args(Preallocation)}, not {preallocation!r}"
+        )
+
+
+class Zeroing:
+    """Writes zeros, in the background, from the first page behind ``start`` to the file's end.
+
+    What lies at ``frontier`` or beyond is its own until `stop`: who appends looks at it before
+    each write. It moves up behind what was written, so an old value of it errs on the safe side.
+
+    It has the file open once more, because on Linux a failed write-back is reported to each
+    open file once: a sync here never takes an error from the sync that a save waits for.
+    """
+
+    def __init__(self, fs: FileSystem, path: str, start: int, background: Background) -> None:
+        self.frontier = start + -start % _PAGE_BYTES
+        self.failed = False
+        self._path = path
+        self._background = background
+        self._state = threading.Lock()
+        self._is_running = False
+        self._stop = threading.Event()
+        self._file: File | None = None
+        self._future: Future[None] | None = None
+        try:
+            # Here and now, as long as the path is this file's.
+            self._file = fs.open(path)
+        except OSError as error:
+            self._give_up(error)
+            return
+        self._future = background.submit(self._run)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it writes nothing any more."""
+        return self.frontier == _NOWHERE
+
+    def end_soon(self) -> None:
+        """Have it end, without a wait for what is under way."""
+        self._stop.set()
+
+    def stop(self) -> None:
+        """When this returns nothing more is written: the file is the caller's alone.
+
+        That takes as long as one write and one sync of a few pages, if they are under way.
+        """
+        with self._state:
+            self._stop.set()
+            is_running = self._is_running
+        if self._future is not None and is_running:
+            self._future.exception()
+        self._close()
+
+    def _run(self) -> None:
+        # Never held across a call of the disk: a simulation has one thread.
+        with self._state:
+            if self._stop.is_set():
+                return
+            self._is_running = True
+        try:
+            if self._file is not None:
+                self._write_zeros(self._file)
+        except OSError as error:
+            self._give_up(error)
+        finally:
+            self._close()
+
+    def _write_zeros(self, file: File) -> None:
+        end = file.size()
+        hole = file.first_hole(self.frontier)
+        self.frontier = position = hole + -hole % _PAGE_BYTES
+        while position < end:
+            started = time.perf_counter()
+            sync_at = min(end, position + _BYTES_PER_SYNC)
+            while position < sync_at:
+                if self._stop.is_set():
+                    return
+                length = min(len(_ZEROS), sync_at - position)
+                file.write(position, _ZEROS if length == len(_ZEROS) else bytes(length))
+                self.frontier = position = position + length
+            file.sync_data()
+            self._background.rest(_REST * (time.perf_counter() - started), self._stop)
+
+    def _give_up(self, error: OSError) -> None:
+        """Nothing was promised on the zeros: without them a sync takes longer, that is all."""
+        self.failed = True
+        log.info("wal_zeros_not_written", path=self._path, error=str(error))
+
+    def _close(self) -> None:
+        self.frontier = _NOWHERE
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()

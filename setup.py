@@ -1,0 +1,26 @@
+"""The native twin of the log's hot loops: built where there is a compiler, left out elsewhere."""
+
+import os
+import sys
+import sysconfig
+
+from setuptools import Extension, setup
+
+# One build serves every later Python; the buffers it reads are in that interface from 3.11 on.
+FIRST_STABLE = (3, 11)
+is_stable = sys.version_info >= FIRST_STABLE and not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+codec = Extension(
+    "raftwal.native._codec",
+    ["raftwal/native/codec.c", "raftwal/native/crc32c.c"],
+    depends=["raftwal/native/crc32c.h"],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_stable else [],
+    py_limited_api=is_stable,
+    # For those who would rather have no package than a slower one: make wheels, and the tests.
+    optional="RAFTWAL_REQUIRE_NATIVE" not in os.environ,
+)
+
+setup(
+    ext_modules=[] if os.environ.get("RAFTWAL_PURE_PYTHON") else [codec],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if is_stable else {},
+)

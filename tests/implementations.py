@@ -1,0 +1,33 @@
+"""The two implementations of the hot loops in one process: the native one, and the reference."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from unittest import mock
+
+import google_crc32c
+import pytest
+
+from raftwal.native import codec
+
+USERS = ("raftwal.wire.entries", "raftwal.wal.admission", "raftwal.wal.cut_rule")
+
+
+@contextlib.contextmanager
+def pure_python() -> Iterator[None]:
+    """Inside, the native twin is not used, as where it was not built."""
+    with contextlib.ExitStack() as stack:
+        for user in USERS:
+            stack.enter_context(mock.patch(f"{user}.codec", None))
+        stack.enter_context(mock.patch("raftwal.wire.frames._extend", google_crc32c.extend))
+        yield
+
+
+def native_codec():
+    """The native twin; where it was not built, a skipped test, and a failed one in CI."""
+    if codec is None:
+        assert not os.environ.get("CI"), "the native twin was not built"
+        pytest.skip("the native twin was not built")
+    return codec
