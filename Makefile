@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 # Stamps: what the virtual environment has, so that the demo need not wait for test tools.
 DEMO_READY := $(VENV)/.demo-ready
 READY      := $(VENV)/.test-ready
+BENCH_READY := $(VENV)/.bench-ready
 WHEELS_READY := $(VENV)/.wheels-ready
 
-.PHONY: demo test fuzz simulate compare benchmark integration check format dist wheels clean help
+.PHONY: demo test fuzz simulate compare benchmark bench bench-peers integration check format dist wheels clean help
 
 help:
 	@echo "make demo         three nodes, killed while you watch; nothing acknowledged is lost"
@@ -16,12 +17,14 @@ help:
 	@echo "make simulate     SEEDS=1000 clusters in one process, with faults; stops at a failure"
 	@echo "make compare      the same on PySyncObj's own journal, side by side"
 	@echo "make benchmark    beside PySyncObj's own journals: throughput, latency, a start"
+	@echo "make bench        the log by itself: saves, reading back, threads, growth; some minutes"
+	@echo "make bench-peers  the same beside etcd's log and nine others; makes docs/performance.md"
 	@echo "make integration  the tests beside other software, and the long ones"
 	@echo "make check        types and lint"
 	@echo "make dist         wheel and sdist into dist/"
 	@echo "make wheels       wheels for the common platforms into dist/"
 
-$(DEMO_READY) $(READY) $(WHEELS_READY): pyproject.toml setup.py $(wildcard raftwal/native/*.[ch])
+$(DEMO_READY) $(READY) $(BENCH_READY) $(WHEELS_READY): pyproject.toml setup.py $(wildcard raftwal/native/*.[ch])
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(patsubst .%-ready,%,$(notdir $@))]'
 	@touch $@
@@ -60,7 +63,17 @@ benchmark: $(READY)
 	$(BIN)/python -m integration.benchmarks cluster
 	$(BIN)/python -m integration.benchmarks recovery
 
-integration: $(READY)
+# Neither needs a compiler: what is not here is left out, and the run says so.  OPTIONS are
+# those of `python -m integration.benchmarks peers --help`.
+RESULTS := build/benchmarks/peers.json
+bench: $(DEMO_READY)
+	$(BIN)/python -m integration.benchmarks alone $(OPTIONS)
+
+bench-peers: $(BENCH_READY)
+	$(BIN)/python -m integration.benchmarks peers --profile --json $(RESULTS) $(OPTIONS)
+	$(BIN)/python -m integration.benchmarks report $(RESULTS)
+
+integration: $(READY) $(BENCH_READY)
 	bash integration/run.sh $(BIN)
 
 dist: $(READY)

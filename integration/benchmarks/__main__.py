@@ -1,4 +1,4 @@
-"""``python -m integration.benchmarks cluster`` or ``... recovery``; ``--help`` has the options."""
+"""``python -m integration.benchmarks`` and what to measure; ``--help`` has the options."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from integration.benchmarks import recovery, throughput
 from integration.benchmarks.figures import Report, save_json
 from integration.benchmarks.journals import COMPARED, KINDS
+from integration.benchmarks.peers.command import add_commands
 from integration.benchmarks.surroundings import (
     NotOnADiskError,
     check_is_on_a_disk,
@@ -26,6 +27,9 @@ DEFAULT_PARENT = Path("build") / "benchmarks"
 
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
+    if given.benchmark not in ("cluster", "recovery"):
+        status: int = given.main(given)
+        return status
     # So that the nodes and their data do not outlive it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report()
@@ -104,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--cold", action="store_true", help="drop the files from the page cache before each step"
     )
+    add_commands(commands, lists=_list_of, numbers=_sizes, number=_positive_int, positive=_positive)
     return parser
 
 

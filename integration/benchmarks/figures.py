@@ -48,14 +48,16 @@ def shown(value: float) -> str:
         return f"{value:,.0f}"
     if value >= 100:
         return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 class Report:
     """Tables and lines: printed as they come, kept for a file."""
 
-    def __init__(self) -> None:
-        self._console = Console(width=_COLUMNS, record=True, highlight=False, markup=False)
+    def __init__(self, columns: int = _COLUMNS) -> None:
+        self._console = Console(width=columns, record=True, highlight=False, markup=False)
 
     def line(self, text: str = "") -> None:
         self._console.print(text)
