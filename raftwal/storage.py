@@ -288,6 +288,15 @@ class RaftStorage:
         # It is durable: its future is done behind those of earlier saves.
         return self._wal.submit(None, (), callback)
 
+    def save_next(self, number: Callable[[int], Sequence[Entry]]) -> Sequence[Entry]:
+        """`save` entries that ``number`` makes, given the index of the first: they go on
+        behind `last_index`, whoever else saves.  Returns them, durable.
+
+        ``number`` is called while no other save can be: it must not call the storage, nor
+        take long.  Raises as `save` does, and what ``number`` raises.
+        """
+        return self._wal.save_next_through(self._gate, lambda: number(self._held.last_index + 1))
+
     def _check_save(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         state = self.hard_state if hard_state in (None, EMPTY_HARD_STATE) else hard_state
         check_save(state.commit, entries, self._held, self._snapshot, self._unvouched)

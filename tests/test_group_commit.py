@@ -254,6 +254,38 @@ def test_saves_of_many_threads_are_read_back_in_their_order(tmp_path, call):
         assert storage.recovered.entries == saved[start:]
 
 
+@pytest.mark.parametrize("kind", ["log", "storage"])
+def test_entries_are_numbered_by_whoever_saves_them(tmp_path, disk, threads, kind):
+    """Each behind the last, in one group."""
+    if kind == "log":
+        shared = log = create(tmp_path / "log", disk)
+    else:
+        shared = RaftStorage.open(
+            tmp_path, fs=disk, preallocation="reserve", metrics=StorageMetrics()
+        )
+        log = shared._wal
+    disk.is_stuck = True
+
+    def propose(data):
+        (saved,) = shared.save_next(lambda index: [Entry(1, index, data)])
+        return saved
+
+    proposals = [threads.submit(propose, b"0")]
+    assert disk.reached.wait(PATIENCE)
+    proposals += [threads.submit(propose, b"%d" % number) for number in range(1, 12)]
+    until(lambda: waiting(log) == 11)
+    with pytest.raises(ZeroDivisionError):
+        shared.save_next(lambda index: 1 // 0)
+    disk.calls.clear()
+    disk.answer()
+    saved = sorted((one.result(PATIENCE) for one in proposals), key=lambda entry: entry.index)
+    assert [call for call, _ in disk.calls] == ["sync_data", "write", "sync_data"]
+    shared.close()
+    assert [one.index for one in saved] == list(range(1, 13))
+    found = open_and_read(tmp_path / ("log" if kind == "log" else "wal"), 1 << 16)
+    assert found.entries == saved
+
+
 def test_a_failed_sync_fails_every_save_that_waits(tmp_path, disk, threads):
     """Those of its group and those behind it; nothing is tried again."""
     log = create(tmp_path / "log", disk)

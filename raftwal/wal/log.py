@@ -349,6 +349,29 @@ class WAL:
             entries = list(entries)
         return self._grouped().submit(callback, self._admit, hard_state, entries, None)
 
+    def save_next(self, number: Callable[[int], Sequence[Entry]]) -> Sequence[Entry]:
+        """`save` entries that ``number`` makes, given the index of the first: they go on
+        where the log ends, whoever else saves.  Returns them, durable.
+
+        ``number`` is called while no other save can be: it must not call the log, nor
+        take long.  Raises as `save` does, and what ``number`` raises.
+        """
+        return self.save_next_through(None, lambda: number(self._last_index + 1))
+
+    def save_next_through(
+        self, gate: Gate | None, make: Callable[[], Sequence[Entry]]
+    ) -> Sequence[Entry]:
+        """`save_next`, likewise."""
+        made: list[Sequence[Entry]] = []
+
+        def admit() -> bool:
+            self._ready()
+            made.append(make())
+            return self._admit(None, made[0], gate)
+
+        self._grouped().save(admit)
+        return made[0]
+
     def save_through(
         self, gate: Gate, hard_state: HardState | None, entries: Sequence[Entry]
     ) -> None:
