@@ -10,7 +10,6 @@ from typing import Any
 import google_crc32c
 
 from integration.benchmarks.peers.python.logs import (
-    CannotError,
     Pair,
     Peer,
     ThreadedSave,
@@ -41,11 +40,7 @@ def _read(directory: str) -> Sequence[Entry]:
 
 
 def _replay(directory: str) -> Iterator[Entry]:
-    reader: Any = WAL.open_for_read(directory)
-    if not hasattr(reader, "replay"):
-        raise CannotError("this version reads all entries at once")
-    # Hard states and snapshots pass by, too.
-    return (found for found in reader.replay() if isinstance(found, Entry))
+    return WAL.open_for_read(directory).replay()
 
 
 def _pair_of(entry: Entry) -> Pair:
