@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -39,7 +39,7 @@ def _read(directory: str) -> Sequence[Entry]:
     return WAL.open_for_read(directory).read_all().entries
 
 
-def _replay(directory: str) -> Iterator[Entry]:
+def _replay(directory: str) -> Iterable[Entry]:
     return WAL.open_for_read(directory).replay()
 
 
