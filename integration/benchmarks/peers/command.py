@@ -182,6 +182,7 @@ def _facts(directory: Path, plan: Plan) -> dict[str, str]:
     return {
         "measured on": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "rounds": str(plan.rounds),
+        "saves of a case are stopped after": f"{plan.limit:g} s",
         "implementation of raftwal": building.implementation(),
         **describe(directory),
     }

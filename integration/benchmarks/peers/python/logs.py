@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 Pair = tuple[int, bytes]
@@ -42,7 +42,7 @@ class Peer(NamedTuple):
     open_: Callable[[str, bool], Writer]
     read: Callable[[str], Sequence[Any]]
     pair_of: Callable[[Any], Pair]
-    replay: Callable[[str], Iterator[Any]]
+    replay: Callable[[str], Iterable[Any]]
     versions: Callable[[], dict[str, str]]
     threaded: Callable[[Any], ThreadedSave | None] | None = None
     checksum: Callable[[int, bytes], int] | None = None

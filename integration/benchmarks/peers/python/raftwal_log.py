@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import google_crc32c
 
 from integration.benchmarks.peers.python.logs import (
-    CannotError,
     Pair,
     Peer,
     ThreadedSave,
@@ -40,12 +39,8 @@ def _read(directory: str) -> Sequence[Entry]:
     return WAL.open_for_read(directory).read_all().entries
 
 
-def _replay(directory: str) -> Iterator[Entry]:
-    reader: Any = WAL.open_for_read(directory)
-    if not hasattr(reader, "replay"):
-        raise CannotError("this version reads all entries at once")
-    # Hard states and snapshots pass by, too.
-    return (found for found in reader.replay() if isinstance(found, Entry))
+def _replay(directory: str) -> Iterable[Entry]:
+    return WAL.open_for_read(directory).replay()
 
 
 def _pair_of(entry: Entry) -> Pair:
