@@ -34,8 +34,10 @@ class File(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
 
-    def write(self, offset: int, data: bytes | bytearray) -> None:
-        """Write all of ``data`` at ``offset``; not durable until a sync returns."""
+    def write(self, offset: int, *pieces: bytes | bytearray) -> None:
+        """Write all of ``pieces``, one behind the other, from ``offset`` on; not durable until
+        a sync returns.
+        """
 
     def sync_data(self) -> None:
         """Make the bytes, and the size needed to read them, durable."""
@@ -101,6 +103,9 @@ class FileSystem(Protocol):
 
 # struct flock of 64-bit Linux: type, whence, start, length, pid.
 _OFD_WRITE_LOCK = struct.pack("hhqqi4x", getattr(fcntl, "F_WRLCK", 1), os.SEEK_SET, 0, 0, 0)
+_HAS_PWRITEV = hasattr(os, "pwritev")
+# IOV_MAX of Linux and macOS.
+_MOST_PIECES = 1024
 _HAS_OFD_LOCKS = (
     sys.platform.startswith("linux") and struct.calcsize("P") == 8 and hasattr(fcntl, "F_OFD_SETLK")
 )
@@ -128,7 +133,21 @@ class DiskFile:
             have += len(chunk)
         return b"".join(chunks)
 
-    def write(self, offset: int, data: bytes | bytearray) -> None:
+    def write(self, offset: int, *pieces: bytes | bytearray) -> None:
+        if len(pieces) == 1:
+            self._write(offset, pieces[0])
+        elif not _HAS_PWRITEV:
+            self._write(offset, b"".join(pieces))
+        else:
+            for first in range(0, len(pieces), _MOST_PIECES):
+                some = pieces[first : first + _MOST_PIECES]
+                size = sum(map(len, some))
+                written = os.pwritev(self._fd, some, offset)
+                if written < size:
+                    self._write(offset + written, b"".join(some)[written:])
+                offset += size
+
+    def _write(self, offset: int, data: bytes | bytearray) -> None:
         written = os.pwrite(self._fd, data, offset)
         if written == len(data):
             return

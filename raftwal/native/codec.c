@@ -24,6 +24,10 @@
 /* Type, term and index with their tags; tag and length of the data. */
 #define MOST_BYTES_BEFORE_DATA (2 + 11 + 11 + 11)
 
+/* Data of so many bytes an entry is handed on as it is: a copy would take longer than the system
+ * takes to gather one piece more. */
+#define BYTES_NOT_COPIED 4096
+
 /* etcd's page writer: see raftwal/wal/cut_rule.py. */
 #define PAGE_BYTES 4096
 #define KEPT_BACK_BYTES (128 * 1024)
@@ -161,9 +165,16 @@ write_head_of_entry(uint8_t *at, const Entry *entry)
     return at;
 }
 
-/* One framed record, and the chain's value behind it. */
-static uint8_t *
-write_frame(uint8_t *at, const Entry *entry, uint32_t *crc)
+/* What a record of an entry has before the entry's data: its size, and the chain's value behind
+ * the record.  The padding, zeros, comes behind the data. */
+typedef struct {
+    uint8_t bytes[MOST_BYTES_AROUND_DATA + MOST_BYTES_BEFORE_DATA];
+    size_t size;
+    size_t padding;
+} Head;
+
+static void
+make_head(Head *made, const Entry *entry, uint32_t *crc)
 {
     uint8_t head[MOST_BYTES_BEFORE_DATA];
     size_t head_bytes = (size_t)(write_head_of_entry(head, entry) - head);
@@ -173,7 +184,7 @@ write_frame(uint8_t *at, const Entry *entry, uint32_t *crc)
         chain = crc32c_extend(chain, (const uint8_t *)entry->data, (size_t)entry->size);
     }
     *crc = chain;
-    uint8_t *record = at + LENGTH_FIELD_BYTES;
+    uint8_t *record = made->bytes + LENGTH_FIELD_BYTES;
     uint8_t *next = record;
     *next++ = 0x08;
     *next++ = RECORD_OF_AN_ENTRY;
@@ -183,15 +194,27 @@ write_frame(uint8_t *at, const Entry *entry, uint32_t *crc)
     next = write_varint(next, payload_bytes);
     memcpy(next, head, head_bytes);
     next += head_bytes;
-    if (entry->size > 0) {
-        memcpy(next, entry->data, (size_t)entry->size);
-        next += entry->size;
-    }
-    uint64_t length = (uint64_t)(next - record);
+    uint64_t length = (uint64_t)(next - record) + (uint64_t)entry->size;
     uint64_t padding = -length & 7;
-    write_little_endian(at, padding ? length | (0x80 | padding) << 56 : length);
-    memset(next, 0, (size_t)padding);
-    return next + padding;
+    write_little_endian(made->bytes, padding ? length | (0x80 | padding) << 56 : length);
+    made->size = (size_t)(next - made->bytes);
+    made->padding = (size_t)padding;
+}
+
+/* One framed record, and the chain's value behind it. */
+static uint8_t *
+write_frame(uint8_t *at, const Entry *entry, uint32_t *crc)
+{
+    Head head;
+    make_head(&head, entry, crc);
+    memcpy(at, head.bytes, head.size);
+    at += head.size;
+    if (entry->size > 0) {
+        memcpy(at, entry->data, (size_t)entry->size);
+        at += entry->size;
+    }
+    memset(at, 0, head.padding);
+    return at + head.padding;
 }
 
 PyDoc_STRVAR(check_sequence_doc,
@@ -224,10 +247,82 @@ check_sequence(PyObject *module, PyObject *entries)
     return Py_BuildValue("KK", (unsigned long long)first.index, (unsigned long long)first.term);
 }
 
+static int
+append_new(PyObject *list, PyObject *item)
+{
+    if (item == NULL) {
+        return -1;
+    }
+    int failed = PyList_Append(list, item);
+    Py_DECREF(item);
+    return failed;
+}
+
+/* The frames in one piece. */
+static int
+encode_copied(PyObject *entries, Py_ssize_t count, Py_ssize_t most_bytes, uint32_t *crc,
+              PyObject *pieces, char *sizes, uint64_t *total)
+{
+    /* One that can be cut to its size without a copy. */
+    PyObject *frames = PyByteArray_FromStringAndSize(NULL, most_bytes);
+    if (frames == NULL) {
+        return -1;
+    }
+    uint8_t *start = (uint8_t *)PyByteArray_AsString(frames);
+    uint8_t *at = start;
+    for (Py_ssize_t position = 0; position < count; position++) {
+        Entry entry;
+        (void)read_entry(item_of(entries, position), &entry);
+        uint8_t *next = write_frame(at, &entry, crc);
+        uint64_t size = (uint64_t)(next - at);
+        memcpy(sizes, &size, sizeof size);
+        sizes += sizeof size;
+        at = next;
+    }
+    *total = (uint64_t)(at - start);
+    if (PyByteArray_Resize(frames, at - start) < 0) {
+        Py_DECREF(frames);
+        return -1;
+    }
+    return append_new(pieces, frames);
+}
+
+/* The frames in pieces, the entries' own data among them. */
+static int
+encode_around(PyObject *entries, Py_ssize_t count, uint32_t *crc, PyObject *pieces, char *sizes,
+              uint64_t *total)
+{
+    size_t padding = 0;
+    for (Py_ssize_t position = 0; position < count; position++) {
+        PyObject *item = item_of(entries, position);
+        Entry entry;
+        (void)read_entry(item, &entry);
+        /* Behind the padding of the one before, which comes in one piece with it. */
+        uint8_t between[7 + sizeof(Head)] = {0};
+        Head head;
+        make_head(&head, &entry, crc);
+        memcpy(between + padding, head.bytes, head.size);
+        PyObject *piece =
+            PyBytes_FromStringAndSize((char *)between, (Py_ssize_t)(padding + head.size));
+        if (append_new(pieces, piece) < 0 ||
+            (entry.size > 0 && PyList_Append(pieces, PyTuple_GetItem(item, 2)) < 0)) {
+            return -1;
+        }
+        uint64_t size = head.size + (uint64_t)entry.size + head.padding;
+        memcpy(sizes, &size, sizeof size);
+        sizes += sizeof size;
+        *total += size;
+        padding = head.padding;
+    }
+    const char zeros[7] = {0};
+    return padding ? append_new(pieces, PyBytes_FromStringAndSize(zeros, (Py_ssize_t)padding)) : 0;
+}
+
 PyDoc_STRVAR(encode_entries_doc,
              "encode_entries(entries, crc)\n--\n\n"
-             "Their framed records, the size of each as a native 64-bit number, and the chain's\n"
-             "value behind the last; ``None`` where only the reference can tell.");
+             "Their framed records, in a list of pieces; the size of each record as a native\n"
+             "64-bit number; the chain's value behind the last; how many bytes they are.\n"
+             "``None`` where only the reference can tell.");
 
 static PyObject *
 encode_entries(PyObject *module, PyObject *arguments)
@@ -239,54 +334,39 @@ encode_entries(PyObject *module, PyObject *arguments)
         return NULL;
     }
     Py_ssize_t count = length_of(entries);
-    Py_ssize_t most_bytes = 0;
+    Py_ssize_t data_bytes = 0;
     for (Py_ssize_t position = 0; position < count; position++) {
         Entry entry;
         if (!read_entry(item_of(entries, position), &entry)) {
             PyErr_Clear();
             Py_RETURN_NONE;
         }
-        Py_ssize_t around = MOST_BYTES_AROUND_DATA + MOST_BYTES_BEFORE_DATA;
-        if (entry.size > PY_SSIZE_T_MAX - most_bytes - around) {
+        if (entry.size > PY_SSIZE_T_MAX / 2 - data_bytes) {
             return PyErr_NoMemory();
         }
-        most_bytes += around + entry.size;
+        data_bytes += entry.size;
     }
     if (count < 0) {
         Py_RETURN_NONE;
     }
-    /* One that can be cut to its size without a copy. */
-    PyObject *frames = PyByteArray_FromStringAndSize(NULL, most_bytes);
+    PyObject *pieces = PyList_New(0);
     PyObject *sizes = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint64_t));
-    if (frames == NULL || sizes == NULL) {
-        Py_XDECREF(frames);
+    uint32_t crc = (uint32_t)before;
+    uint64_t total = 0;
+    int failed = -1;
+    if (pieces != NULL && sizes != NULL) {
+        char *size_at = PyBytes_AsString(sizes);
+        failed = data_bytes >= count * BYTES_NOT_COPIED
+                     ? encode_around(entries, count, &crc, pieces, size_at, &total)
+                     : encode_copied(entries, count, data_bytes + count * (Py_ssize_t)sizeof(Head),
+                                     &crc, pieces, size_at, &total);
+    }
+    if (failed < 0) {
+        Py_XDECREF(pieces);
         Py_XDECREF(sizes);
         return NULL;
     }
-    uint8_t *start = (uint8_t *)PyByteArray_AsString(frames);
-    char *size_at = PyBytes_AsString(sizes);
-    uint8_t *at = start;
-    uint32_t crc = (uint32_t)before;
-    for (Py_ssize_t position = 0; position < count; position++) {
-        Entry entry;
-        if (!read_entry(item_of(entries, position), &entry)) {
-            Py_DECREF(frames);
-            Py_DECREF(sizes);
-            PyErr_Clear();
-            Py_RETURN_NONE;
-        }
-        uint8_t *next = write_frame(at, &entry, &crc);
-        uint64_t size = (uint64_t)(next - at);
-        memcpy(size_at, &size, sizeof size);
-        size_at += sizeof size;
-        at = next;
-    }
-    if (PyByteArray_Resize(frames, at - start) < 0) {
-        Py_DECREF(frames);
-        Py_DECREF(sizes);
-        return NULL;
-    }
-    return Py_BuildValue("NNk", frames, sizes, (unsigned long)crc);
+    return Py_BuildValue("NNkK", pieces, sizes, (unsigned long)crc, (unsigned long long)total);
 }
 
 typedef struct {

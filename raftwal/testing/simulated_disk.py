@@ -307,8 +307,9 @@ class _SimulatedFile:
                 raise _error(errno.EIO, self.path)
         return bytes(self._inode.content[offset : offset + length])
 
-    def write(self, offset: int, data: bytes | bytearray) -> None:
+    def write(self, offset: int, *pieces: bytes | bytearray) -> None:
         disk, inode = self._disk, self._inode
+        data = b"".join(pieces)
 
         def write_up_to(end: int) -> None:
             # A kernel writes page by page, so what is short ends with one; or, unkinder,

@@ -22,11 +22,13 @@ from raftwal.wal.cut_rule import HandedOver
 from raftwal.wal.preparation import SegmentPreparation
 from raftwal.wal.segments import SegmentName
 from raftwal.wal.zeroing import Preallocation
-from raftwal.wire.entries import AnyEntry, Sizes, encode_entries
+from raftwal.wire.entries import AnyEntry, encode_entries
 from raftwal.wire.frames import CRC, HARD_STATE, METADATA, encode_frame, extend_crc
 from raftwal.wire.messages import encode_hard_state
 
 SLOW_SYNC_SECONDS = 1.0
+JOINED_BYTES = 1 << 16
+"""Frames of up to so many bytes are put together before they are written."""
 FIRST_LEAD_BYTES = 1 << 18
 """How far behind the records that caught up with the zeros these begin anew."""
 
@@ -122,7 +124,7 @@ class Appender:
         if data is not None:
             self._crc = extend_crc(self._crc, data)
         frame = encode_frame(record_type, data, self._crc)
-        self._queue(frame, [len(frame)])
+        self._queue(frame)
 
     def add_save(
         self,
@@ -152,8 +154,9 @@ class Appender:
         ):
             self.seal()
         if entries:
-            data, sizes, self._crc = encode_entries(entries, self._crc)
-            self._queue(data, sizes)
+            frames, sizes, self._crc, total = encode_entries(entries, self._crc)
+            self._pending += frames
+            self._handed_over.append(sizes, total)
             self._last_in_write = entries[-1][1]
         if state is not None:
             if is_promise or self._state_of_write is not None or self._last_in_write is not None:
@@ -206,11 +209,11 @@ class Appender:
     def add_crc(self) -> None:
         """Queue a record that states the chain's value, as each segment starts with."""
         frame = encode_frame(CRC, None, self._crc)
-        self._queue(frame, [len(frame)])
+        self._queue(frame)
 
-    def _queue(self, frames: bytes | bytearray, sizes: Sizes) -> None:
-        self._pending.append(frames)
-        self._handed_over.append(sizes, len(frames))
+    def _queue(self, frame: bytes) -> None:
+        self._pending.append(frame)
+        self._handed_over.append([len(frame)], len(frame))
 
     @property
     def is_full(self) -> bool:
@@ -256,19 +259,22 @@ class Appender:
     def _write(self, frames: _Frames) -> None:
         if not frames:
             return
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        end = self._offset + len(data)
+        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+        end = self._offset + size
         if self._zeroing is not None and end > self._zeroing.frontier:
             self._have_zeros_begin_beyond(end)
         started = time.perf_counter()
         try:
             if self._size is None or end > self._size:
                 self._make_room(end)
-            self._files[-1][1].write(self._offset, data)
+            if len(frames) == 1 or size > JOINED_BYTES:
+                self._files[-1][1].write(self._offset, *frames)
+            else:
+                self._files[-1][1].write(self._offset, b"".join(frames))
         except OSError as error:
             raise self._fail("write", error) from error
         self._metrics.write_seconds.observe(time.perf_counter() - started)
-        self._metrics.written_bytes.inc(len(data))
+        self._metrics.written_bytes.inc(size)
         self._offset = end
 
     def _have_zeros_begin_beyond(self, end: int) -> None:

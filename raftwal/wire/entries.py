@@ -30,8 +30,9 @@ AnyEntry = tuple[int, int, bytes | None, int]
 Sizes = list[int] | bytes
 """How many bytes each frame has: numbers, or what the native twin knows, packed as 64-bit ones."""
 
-Frames = tuple[bytes | bytearray, Sizes, int]
-"""Framed records, one behind the other: their bytes, their sizes, the chain's value behind them.
+Frames = tuple[Sequence[bytes | bytearray], Sizes, int, int]
+"""Framed records, one behind the other: their bytes in pieces, their sizes, the chain's value
+behind them, how many bytes they are.
 
 A plain tuple, and sizes that are seldom looked at: both are made with every save.
 """
@@ -70,7 +71,8 @@ def encode_entries_in_python(entries: Sequence[AnyEntry], crc: int) -> Frames:
         size += len(head)
         padding = -size & 7
         frames.append(join((pack(size | _PADDING_BITS[padding]), head, payload, _PADDING[padding])))
-    return join(frames), [len(frame) for frame in frames], crc
+    data = join(frames)
+    return [data], [len(frame) for frame in frames], crc, len(data)
 
 
 class EntryRun(NamedTuple):

@@ -97,7 +97,8 @@ class MemoryFile:
         data = self._inode.data
         return data if offset == 0 and length == len(data) else data[offset : offset + length]
 
-    def write(self, offset: int, data: bytes | bytearray) -> None:
+    def write(self, offset: int, *pieces: bytes | bytearray) -> None:
+        data = b"".join(pieces)
         before = self._inode.data
         self._put(before[:offset].ljust(offset, b"\0") + data + before[offset + len(data) :])
 
