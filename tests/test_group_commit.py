@@ -222,7 +222,12 @@ def test_saves_of_many_threads_are_read_back_in_their_order(tmp_path, call):
                     first = len(saved) + 1
                     new = entries(first, first + source.randrange(3), size=source.randrange(200))
                     saved.extend(new)
-                    state = HardState(1, 1, source.choice((0, first - 1))) if number % 2 else None
+                    state = None
+                    if number == 0:
+                        # So that there is something to take a snapshot of.
+                        state = HardState(1, 1, first - 1)
+                    elif number % 2:
+                        state = HardState(1, 1, source.choice((0, first - 1)))
                     commit = storage.hard_state.commit
                     if state is not None and state.commit < commit:
                         state = state._replace(commit=commit)
