@@ -135,28 +135,28 @@ class DiskFile:
 
     def write(self, offset: int, *pieces: bytes | bytearray) -> None:
         if len(pieces) == 1:
-            self._write(offset, pieces[0])
+            data = pieces[0]
+            written = os.pwrite(self._fd, data, offset)
+            if written < len(data):
+                self._write(offset + written, memoryview(data)[written:])
         elif not _HAS_PWRITEV:
-            self._write(offset, b"".join(pieces))
+            self._write(offset, memoryview(b"".join(pieces)))
         else:
             for first in range(0, len(pieces), _MOST_PIECES):
                 some = pieces[first : first + _MOST_PIECES]
                 size = sum(map(len, some))
                 written = os.pwritev(self._fd, some, offset)
                 if written < size:
-                    self._write(offset + written, b"".join(some)[written:])
+                    self._write(offset + written, memoryview(b"".join(some))[written:])
                 offset += size
 
-    def _write(self, offset: int, data: bytes | bytearray) -> None:
-        written = os.pwrite(self._fd, data, offset)
-        if written == len(data):
-            return
-        view = memoryview(data)
-        while written < len(data):
-            count = os.pwrite(self._fd, view[written:], offset + written)
+    def _write(self, offset: int, data: memoryview) -> None:
+        while data:
+            count = os.pwrite(self._fd, data, offset)
             if count == 0:
                 raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
-            written += count
+            data = data[count:]
+            offset += count
 
     def sync_data(self) -> None:
         if sys.platform == "darwin":

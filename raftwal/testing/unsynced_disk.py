@@ -36,6 +36,8 @@ class _UnsyncedFile:
     def __init__(self, file: File) -> None:
         self._file = file
         self.path = file.path
+        # The one that is called all the time.
+        self.write = file.write
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

@@ -238,11 +238,15 @@ class Appender:
             # A second sync could report success for lost data.
             raise self.refusal()
         try:
-            if self._taken is not None and self._taken[1] is not None:
+            taken = self._taken
+            if taken is not None and taken[1] is not None:
                 # The cut itself makes it durable.
                 self.flush()
             else:
-                self.sync()
+                if taken is not None:
+                    self._write(taken[0])
+                    self._taken = None
+                self._sync_data()
         except BaseException as error:
             self.fail(error)
             raise
@@ -313,7 +317,7 @@ class Appender:
     def _sync_data(self) -> None:
         started = time.perf_counter()
         try:
-            self._tail.sync_data()
+            self._files[-1][1].sync_data()
         except OSError as error:
             raise self._fail("data sync", error) from error
         self._note_sync(started)

@@ -7,7 +7,7 @@ this history alike, so that what a save accepts is what a reader accepts.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class TermHistory:
@@ -56,10 +56,16 @@ class TermHistory:
             self.write(index, term)
         self._last = self._end = last
 
-    def write_all(self, entries: Iterable[tuple[int, int, bytes | None, int]]) -> None:
+    def write_all(self, entries: Sequence[tuple[int, int, bytes | None, int]]) -> None:
         """Note entries that follow on each other: only where the term changes is there work."""
+        if not entries:
+            return
         last_term = None
         index = self._last
+        if entries[0][1] == index + 1 and self._terms and entries[-1][0] == self._terms[-1]:
+            # Terms never fall, so all of them have that one.
+            self._last = self._end = entries[-1][1]
+            return
         for term, index, _, _ in entries:
             if term != last_term:
                 self.write(index, term)
