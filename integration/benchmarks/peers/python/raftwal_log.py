@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -47,21 +46,12 @@ def _pair_of(entry: Entry) -> Pair:
     return entry.index, entry.data or b""
 
 
-def _threaded(writer: RaftwalWriter) -> ThreadedSave | None:
+def _threaded(writer: RaftwalWriter) -> ThreadedSave:
     """Entries go into the log in turn; each thread waits for its own to be durable."""
-    log: Any = writer.log
-    if not hasattr(log, "submit"):
-        return None
-    turn = threading.Lock()
 
     def save(take: Callable[[], Any]) -> bool:
-        with turn:
-            batch = take()
-            if batch is None:
-                return False
-            saved = log.submit(None, batch)
-        saved.result()
-        return True
+        # They are numbered already, in the order in which they are taken.
+        return bool(writer.log.save_next(lambda index: take() or ()))
 
     return save
 
