@@ -22,12 +22,14 @@ def is_task_of_this_thread() -> bool:
 
 
 class Background:
-    """Runs tasks on ``executor``, or on a thread of its own named ``thread_name``."""
+    """Runs tasks on ``executor``, or on threads of its own named ``thread_name``: one, usually."""
 
-    def __init__(self, executor: Executor | None, thread_name: str) -> None:
+    def __init__(self, executor: Executor | None, thread_name: str, threads: int = 1) -> None:
         self._own_executor: ThreadPoolExecutor | None = None
         if executor is None:
-            executor = self._own_executor = ThreadPoolExecutor(1, thread_name_prefix=thread_name)
+            executor = self._own_executor = ThreadPoolExecutor(
+                threads, thread_name_prefix=thread_name
+            )
         self._executor = executor
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
@@ -52,13 +54,15 @@ class Background:
             return failed
 
     @staticmethod
-    def rest(seconds: float, until: threading.Event) -> None:
-        """Have the task that asks do nothing for a while, or until the event.
+    def rest(seconds: float, until: threading.Event) -> bool:
+        """Have the task that asks do nothing for a while, or until the event; whether it did.
 
         Not one that runs in the thread which began it: nobody is there to profit.
         """
-        if getattr(_thread, "begun_by", None) != threading.get_ident():
-            until.wait(seconds)
+        if getattr(_thread, "begun_by", None) == threading.get_ident():
+            return False
+        until.wait(seconds)
+        return True
 
     def close(self) -> None:
         """Wait for what was begun on a thread of its own."""

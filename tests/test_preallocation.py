@@ -34,7 +34,7 @@ class WritesSeen(WatchedDisk):
 
     def _look(self, call: str, path: str, arguments: tuple) -> None:
         if call == "write":
-            offset, data = arguments
+            offset, data = arguments[0], b"".join(arguments[1:])
             name = os.path.basename(path)
             if any(data):
                 self.records.append((name, offset, offset + len(data)))
@@ -76,6 +76,12 @@ def disk():
     return WritesSeen()
 
 
+@pytest.fixture(autouse=True)
+def no_first_zeros(monkeypatch):
+    """So that in small segments there is something left for the background."""
+    monkeypatch.setattr(zeroing, "FIRST_BYTES", 0)
+
+
 def create(path, disk, executor=None, **settings):
     executor = executor or InlineExecutor()
     return WAL.create(
@@ -87,6 +93,21 @@ def test_the_first_segment_and_the_next_are_filled_with_zeros(tmp_path, disk):
     with create(tmp_path / "log", disk, preallocation="zeros"):
         assert disk.zeroed(FIRST_SEGMENT) == [(PAGE, SEGMENT)]
         assert disk.zeroed("0.tmp") == [(0, SEGMENT)]
+
+
+def test_a_new_log_begins_with_zeros_before_there_is_a_record(tmp_path, disk, monkeypatch):
+    """Beside the first saves, they would hold those up."""
+    monkeypatch.setattr(zeroing, "FIRST_BYTES", SEGMENT // 2)
+    held = Held()
+    wal = create(tmp_path / "log", disk, held, preallocation="zeros")
+    assert disk.zeroed(FIRST_SEGMENT) == [(0, SEGMENT // 2)]
+    assert disk.calls.index(("sync", FIRST_SEGMENT)) > disk.calls.index(("write", FIRST_SEGMENT))
+    held.run(2)
+    wal.save(None, entries(1, 20))
+    while held.tasks:
+        held.run(1)
+    wal.close()
+    assert open_and_read(tmp_path / "log", SEGMENT).entries == entries(1, 20)
 
 
 def test_reserved_space_is_left_as_it_is(tmp_path, disk):
@@ -258,16 +279,40 @@ def test_a_sync_of_zeros_takes_no_error_from_the_sync_of_a_save():
     assert wal.failure is not None
 
 
-def test_the_disk_is_left_alone_for_three_times_as_long_as_it_was_used(tmp_path, disk, monkeypatch):
+@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 4), (SEGMENT // 2, 3)])
+def test_the_disk_is_left_alone_between_zeros_that_are_far_ahead(
+    tmp_path, disk, monkeypatch, lead, beyond_it
+):
+    """Those that are not are written without a rest."""
     rests = []
     clock = iter(range(10_000))
     monkeypatch.setattr(zeroing.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(zeroing, "LEAD_BYTES", lead)
+    monkeypatch.setattr(zeroing, "_LOOK_SECONDS", 1e9)
     monkeypatch.setattr(Background, "rest", lambda self, seconds, until: rests.append(seconds))
     create(tmp_path / "log", disk, preallocation="zeros").close()
-    assert rests == [3.0] * len(rests)
-    between_syncs = zeroing._BYTES_PER_SYNC
-    assert len(rests) == disk.count("sync_data", ".tmp") + disk.count("sync_data", ".wal") - 1
-    assert len(rests) == 2 * SEGMENT // between_syncs
+    assert rests == [zeroing._REST] * len(rests)
+    # The next segment has no records to be ahead of.
+    assert len(rests) == SEGMENT // zeroing._BYTES_PER_SYNC + beyond_it
+
+
+def test_records_that_come_close_end_the_rest(tmp_path, disk, monkeypatch):
+    """The zeros are far ahead and rest; the records come after them, and they go on."""
+    monkeypatch.setattr(zeroing, "LEAD_BYTES", SEGMENT // 4)
+    monkeypatch.setattr(zeroing, "NO_RECORDS", -SEGMENT)
+    monkeypatch.setattr(zeroing, "_REST", 1e9)
+    first = PAGE + zeroing._BYTES_PER_SYNC
+    far_ahead, went_on = threading.Event(), threading.Event()
+
+    def look(name, offset):
+        if name == FIRST_SEGMENT and offset + (1 << 16) >= first:
+            (went_on if offset >= first else far_ahead).set()
+
+    disk.at_zeros = look
+    with WAL.create(tmp_path / "log", segment_bytes=SEGMENT, fs=disk, preallocation="zeros") as wal:
+        assert far_ahead.wait(PATIENCE)
+        wal.save(None, entries(1, 10, size=SEGMENT // 100))
+        assert went_on.wait(PATIENCE)
 
 
 def test_nobody_waits_for_a_rest(tmp_path, disk, monkeypatch):

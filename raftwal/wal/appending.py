@@ -88,7 +88,7 @@ class Appender:
             fs, directory, segment_bytes, executor, preallocation
         )
         self._lead = FIRST_LEAD_BYTES
-        self._zeroing = self._preparation.write_zeros(self._tail.path, offset)
+        self._zeroing = self._preparation.write_zeros(self._tail.path, offset, offset)
         metrics.segments.set(len(files))
 
     @property
@@ -243,10 +243,7 @@ class Appender:
                 # The cut itself makes it durable.
                 self.flush()
             else:
-                if taken is not None:
-                    self._write(taken[0])
-                    self._taken = None
-                self._sync_data()
+                self.sync()
         except BaseException as error:
             self.fail(error)
             raise
@@ -280,6 +277,8 @@ class Appender:
         self._metrics.write_seconds.observe(time.perf_counter() - started)
         self._metrics.written_bytes.inc(size)
         self._offset = end
+        if self._zeroing is not None:
+            self._zeroing.records_end = end
 
     def _have_zeros_begin_beyond(self, end: int) -> None:
         """The records have caught up with the zeros, which must not get over them.
@@ -287,7 +286,7 @@ class Appender:
         Each time they get a longer lead, so that this happens only a few times a segment.
         """
         self._stop_zeros()
-        self._zeroing = self._preparation.write_zeros(self._tail.path, end + self._lead)
+        self._zeroing = self._preparation.write_zeros(self._tail.path, end + self._lead, end)
         self._lead *= 2
 
     def _stop_zeros(self) -> None:

@@ -10,6 +10,7 @@ from raftwal.errors import LockedError, WriteFailedError
 from raftwal.fs import File, FileSystem, make_directories
 from raftwal.model import START_OF_LOG
 from raftwal.wal.segments import SegmentName, is_empty_directory
+from raftwal.wal.zeroing import Preallocation, write_first_zeros
 from raftwal.wire.frames import CRC, METADATA, SNAPSHOT, encode_frame, extend_crc
 from raftwal.wire.messages import encode_snapshot_record
 
@@ -27,7 +28,11 @@ class FirstSegment(NamedTuple):
 
 
 def create_log(
-    fs: FileSystem, directory: str, metadata: bytes | None, segment_bytes: int
+    fs: FileSystem,
+    directory: str,
+    metadata: bytes | None,
+    segment_bytes: int,
+    preallocation: Preallocation = "reserve",
 ) -> FirstSegment:
     """Make the log in ``directory``; a crash leaves none or a whole one.
 
@@ -50,6 +55,9 @@ def create_log(
         if not file.try_lock():
             raise LockedError("the log being made is locked", path=file.path)
         file.allocate(segment_bytes)
+        if preallocation == "zeros":
+            # Now, while nobody waits: beside the first saves, they would hold those up.
+            write_first_zeros(file, segment_bytes)
         file.write(0, header)
         file.sync()
         fs.sync_directory(in_making)

@@ -130,7 +130,7 @@ class WAL:
         directory = os.path.abspath(path)
         check_settings(segment_bytes, metadata)
         check_preallocation(preallocation)
-        made = create_log(fs, directory, metadata, segment_bytes)
+        made = create_log(fs, directory, metadata, segment_bytes, preallocation)
         files = [(made.name, made.file)]
         wal = cls(
             fs, directory, files, START_OF_LOG, segment_bytes, metrics, executor, preallocation

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from raftwal.background import Background
 from raftwal.errors import LockedError
 from raftwal.fs import File, FileSystem
-from raftwal.wal.zeroing import Preallocation, Zeroing
+from raftwal.wal.zeroing import NO_RECORDS, Preallocation, Zeroing
 
 
 class PreparedSegment(NamedTuple):
@@ -45,6 +45,8 @@ class SegmentPreparation:
         self._segment_bytes = segment_bytes
         self._writes_zeros = preallocation == "zeros"
         self._background = Background(executor, "raftwal-preallocate")
+        # The segment at hand and the next one: neither waits for the other.
+        self._zeros = Background(executor, "raftwal-zeros", threads=2)
         self._prepared = 0
         self._zeroings: list[Zeroing] = []
         self._next: Future[PreparedSegment] = self._background.submit(self._prepare)
@@ -68,11 +70,13 @@ class SegmentPreparation:
         self._next = self._background.submit(self._prepare)
         return segment
 
-    def write_zeros(self, path: str, start: int) -> Zeroing | None:
-        """Fill a segment with zeros from ``start`` on, unless its space is only reserved."""
+    def write_zeros(self, path: str, start: int, records_end: int) -> Zeroing | None:
+        """Fill a segment, in which records end at ``records_end``, with zeros from ``start``
+        on, unless its space is only reserved.
+        """
         if not self._writes_zeros:
             return None
-        zeroing = Zeroing(self._fs, path, start, self._background)
+        zeroing = Zeroing(self._fs, path, start, records_end, self._zeros)
         self._zeroings = [one for one in self._zeroings if not one.has_ended] + [zeroing]
         return zeroing
 
@@ -87,6 +91,7 @@ class SegmentPreparation:
         with contextlib.suppress(OSError):
             self._discard(self._next.result())
         self._background.close()
+        self._zeros.close()
 
     def _discard(self, segment: PreparedSegment) -> None:
         segment.close()
@@ -106,4 +111,4 @@ class SegmentPreparation:
             with contextlib.suppress(OSError):
                 self._fs.remove(path)
             raise
-        return PreparedSegment(file, self.write_zeros(path, 0))
+        return PreparedSegment(file, self.write_zeros(path, 0, NO_RECORDS))
