@@ -117,3 +117,41 @@ def test_lock_excludes_a_second_open_file_until_it_is_closed(file):
 def test_closing_twice_is_harmless(file):
     file.close()
     file.close()
+
+
+PIECES = [
+    [b"one"],
+    [b"a", bytearray(b"bc"), b"", b"def"],
+    [b"%d." % number for number in range(3000)],
+    [bytes((number,)) * (1 << 19) for number in range(5)],
+    [b"large" * (1 << 20)],
+    [b"large" * (1 << 19), b"small"],
+]
+
+
+@pytest.mark.parametrize("pieces", PIECES, ids=lambda pieces: f"{len(pieces)} pieces")
+@pytest.mark.parametrize("at_once", [None, 1, 3, 1000])
+def test_pieces_are_written_one_behind_the_other(file, monkeypatch, pieces, at_once):
+    """Also where the system takes only some of the bytes, or has no call for pieces."""
+    if at_once is not None:
+        if at_once < 1000 and sum(map(len, pieces)) > 1 << 16:
+            pytest.skip("too many calls")
+        pwrite, pwritev = os.pwrite, os.pwritev
+        monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:at_once], at))
+        monkeypatch.setattr(
+            os, "pwritev", lambda fd, some, at: pwritev(fd, [b"".join(some)[:at_once]], at)
+        )
+    file.write(7, *pieces)
+    expected = b"".join(pieces)
+    assert file.read(7, len(expected) + 1) == expected
+    monkeypatch.setattr("raftwal.fs._HAS_PWRITEV", False)
+    file.write(8, *pieces)
+    assert file.read(8, len(expected) + 1) == expected
+
+
+@pytest.mark.parametrize("pieces", [[b"one"], [b"a", b"b"]])
+def test_a_system_that_takes_nothing_is_an_error(file, monkeypatch, pieces):
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: 0)
+    monkeypatch.setattr(os, "pwritev", lambda fd, some, at: 0)
+    with pytest.raises(OSError, match="error"):
+        file.write(0, *pieces)
