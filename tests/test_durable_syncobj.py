@@ -22,6 +22,7 @@ from clusters import (
     tick_until,
 )
 from pysyncobj import SyncObj, SyncObjConf, replicated
+from watched_disk import WatchedDisk
 
 import raftwal
 from raftwal import HardState, RaftStorage
@@ -398,13 +399,23 @@ def test_observers_hold_a_log_of_their_own(tmp_path):
         assert len(observer.values) == 5
 
 
-def test_settings_are_the_storages(tmp_path):
-    settings = StorageSettings(segment_bytes=8192)
+@pytest.mark.parametrize("preallocation", ["zeros", "reserve"])
+def test_settings_are_the_storages(tmp_path, preallocation):
+    zeros = []
+
+    def look(call, path, arguments):
+        if call == "write" and not any(b"".join(arguments[1:])):
+            zeros.append(path)
+
+    settings = StorageSettings(
+        segment_bytes=8192, preallocation=preallocation, fs=WatchedDisk(look)
+    )
     (address,) = free_addresses(1)
     node = DurableSyncObj(address, [], fast_conf(), data_dir=tmp_path / "n", settings=settings)
     (segment,) = (tmp_path / "n" / "wal").glob("*.wal")
     assert segment.stat().st_size == 8192
     node.destroy()
+    assert bool(zeros) == (preallocation == "zeros")
 
 
 def test_a_forked_copy_of_a_node_leaves_its_log_alone(tmp_path):

@@ -6,7 +6,6 @@ seen, or were faults that the simulation found; those that one disk shows are in
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from integration.simulation import stale_acknowledgement
 from integration.simulation.schedule import Settings, schedule_of, settings_of
 from integration.simulation.seams import replaced
 from integration.simulation.world import Outcome, World
-from raftwal.fs import FileSystem
 from raftwal.model import Entry
 from raftwal.pysyncobj.barrier import SendBarrier
 from raftwal.pysyncobj.journal import DurableJournal
@@ -27,7 +25,6 @@ from raftwal.storage import RaftStorage
 from raftwal.testing import SimulatedDisk
 from raftwal.wal.appending import Appender
 from raftwal.wal.interpreting import Interpreter
-from raftwal.wal.segments import list_segments
 
 
 class Mutant(NamedTuple):
@@ -107,22 +104,6 @@ def _only_move_on(self: Reception, handler: Any, node: Any, message: Any) -> Non
     handler(node, message)
     if node in next_index:
         next_index[node] = max(next_index[node], before)
-
-
-def _purge_in_no_order(fs: FileSystem, directory: str, keep: int) -> int:
-    purged = 0
-    for segment in list_segments(fs, directory)[:-keep]:
-        file = fs.open(os.path.join(directory, str(segment)))
-        try:
-            if not file.try_lock():
-                break
-            fs.remove(file.path)
-        finally:
-            file.close()
-        purged += 1
-    if purged:
-        fs.sync_directory(directory)
-    return purged
 
 
 def _cut_nothing_back(
@@ -209,15 +190,8 @@ MUTANTS = [
         _small_snapshots,
     ),
     Mutant(
-        "segments are purged in no order",
-        (26, 21),
-        [(raftwal.storage, "purge_segments", _purge_in_no_order)],
-        _small_segments,
-        _POWER,
-    ),
-    Mutant(
         "entries that were replaced follow on a snapshot again",
-        (419, 68),
+        (170, 419),
         [(Interpreter, "_take", _cut_nothing_back)],
         _small_segments,
         _POWER,

@@ -64,6 +64,7 @@ class DurableNode:
             data_dir,
             identity=Identity(node_id, settings.cluster_name),
             segment_bytes=settings.segment_bytes,
+            preallocation=settings.preallocation,
             keep_segments=settings.keep_segments,
             keep_snapshots=settings.keep_snapshots,
             # The journal holds them.

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from raftwal.fs import DISK, FileSystem
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
+from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation
 
 StorageFailureHook = Callable[[BaseException], None]
 
@@ -21,7 +22,8 @@ class StorageSettings(NamedTuple):
     cluster is refused.  ``on_storage_failure`` is called once, with the error, in the
     thread that ticks, when the storage has failed and the node has stopped taking
     part; exit the process in it, or let the node stand still.  ``snapshot_compression`` is
-    gzip's level, 0 (none) to 9 (small, and slow).  ``executor`` runs what
+    gzip's level, 0 (none) to 9 (small, and slow).  ``preallocation`` says whether space ahead
+    of the log is filled with zeros, or only set aside.  ``executor`` runs what
     happens in the background (preparing segments, writing snapshots), and
     ``save_executor`` the calls that save and sync, which wait for what the other runs;
     threads of the node's own by default.
@@ -38,3 +40,4 @@ class StorageSettings(NamedTuple):
     fs: FileSystem = DISK
     executor: Executor | None = None
     save_executor: Executor | None = None
+    preallocation: Preallocation = DEFAULT_PREALLOCATION
