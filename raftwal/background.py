@@ -9,7 +9,7 @@ import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
 
@@ -21,14 +21,55 @@ def is_task_of_this_thread() -> bool:
     return bool(getattr(_thread, "runs_a_task", False))
 
 
-class Background:
-    """Runs tasks on ``executor``, or on threads of its own named ``thread_name``: one, usually."""
+class PassingThreads(Executor):
+    """A thread for each task, which does not keep the program from ending."""
 
-    def __init__(self, executor: Executor | None, thread_name: str, threads: int = 1) -> None:
-        self._own_executor: ThreadPoolExecutor | None = None
+    def __init__(self, thread_name: str) -> None:
+        self._thread_name = thread_name
+        self._threads: list[threading.Thread] = []
+
+    def submit(
+        self, call: Callable[..., _Result], /, *arguments: Any, **keywords: Any
+    ) -> Future[_Result]:
+        """Begin ``call``.  Raises ``RuntimeError`` when there is no thread to be had."""
+        future: Future[_Result] = Future()
+
+        def run() -> None:
+            try:
+                result = call(*arguments, **keywords)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        thread = threading.Thread(target=run, name=self._thread_name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for what was begun, if asked to."""
+        for thread in self._threads if wait else ():
+            thread.join()
+
+
+class Background:
+    """Runs tasks on ``executor``, or on a thread of its own named ``thread_name``.
+
+    With ``passing``, on threads of its own that do not keep the program from ending: for what
+    may be broken off anywhere.
+    """
+
+    def __init__(
+        self, executor: Executor | None, thread_name: str, *, passing: bool = False
+    ) -> None:
+        self._own_executor: Executor | None = None
         if executor is None:
-            executor = self._own_executor = ThreadPoolExecutor(
-                threads, thread_name_prefix=thread_name
+            executor = self._own_executor = (
+                PassingThreads(thread_name)
+                if passing
+                else ThreadPoolExecutor(1, thread_name_prefix=thread_name)
             )
         self._executor = executor
 

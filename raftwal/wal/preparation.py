@@ -45,8 +45,9 @@ class SegmentPreparation:
         self._segment_bytes = segment_bytes
         self._writes_zeros = preallocation == "zeros"
         self._background = Background(executor, "raftwal-preallocate")
-        # The segment at hand and the next one: neither waits for the other.
-        self._zeros = Background(executor, "raftwal-zeros", threads=2)
+        # The segment at hand and the next one: neither waits for the other, and a program
+        # that ends waits for neither.
+        self._zeros = Background(executor, "raftwal-zeros", passing=True)
         self._prepared = 0
         self._zeroings: list[Zeroing] = []
         self._next: Future[PreparedSegment] = self._background.submit(self._prepare)
