@@ -75,9 +75,7 @@ def valid_snapshots(
 
     Raises as `verify` does.
     """
-    directory = os.fspath(path)
-    segments = segments_from(directory, list_segments(fs, directory), None)
-    return Replay(fs, directory, segments, None).valid_snapshots
+    return _read_from(fs, os.fspath(path), None).valid_snapshots
 
 
 def repair(

@@ -420,11 +420,11 @@ class WAL:
         return has_to_be_durable
 
     def _queue(self, appender: Appender, state: HardState | None, entries: Sequence[Entry]) -> bool:
-        is_promise = bool(entries) or (
-            state is not None and must_sync(state, self._synced_state, len(entries))
+        is_promise = must_sync(
+            self._synced_state if state is None else state, self._synced_state, len(entries)
         )
         if entries:
-            if logged := entries if entries[0][1] else entries[1:]:
+            if logged := _without_index_0(entries):
                 self._terms.write_all(logged)
                 self._last_index = logged[-1][1]
             self._metrics.entries.inc(len(entries))
