@@ -12,8 +12,8 @@ is_stable = sys.version_info >= FIRST_STABLE and not sysconfig.get_config_var("P
 
 codec = Extension(
     "raftwal.native._codec",
-    ["raftwal/native/codec.c", "raftwal/native/crc32c.c"],
-    depends=["raftwal/native/crc32c.h"],
+    ["raftwal/native/codec.c", "raftwal/native/crc32c.c", "raftwal/native/tail.c"],
+    depends=["raftwal/native/crc32c.h", "raftwal/native/encoding.h", "raftwal/native/tail.h"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_stable else [],
     py_limited_api=is_stable,
     # For those who would rather have no package than a slower one: make wheels, and the tests.

@@ -13,7 +13,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 try:
     import fcntl
@@ -22,6 +22,13 @@ except ImportError:  # pragma: no cover - only on systems without POSIX locks
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+
+
+class Descriptor(NamedTuple):
+    """A file as the system knows it, and whether a data sync of it is to reach the disk."""
+
+    number: int
+    syncs: bool
 
 
 class File(Protocol):
@@ -192,6 +199,10 @@ class DiskFile:
         else:
             os.fsync(self._fd)
 
+    def descriptor(self) -> Descriptor:
+        """What `descriptor_of` gives."""
+        return Descriptor(self._fd, syncs=True)
+
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
 
@@ -239,6 +250,14 @@ class DiskFile:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+
+def descriptor_of(file: File) -> Descriptor | None:
+    """Where native code may write to a file and sync it, or `None` where all has to come by the
+    file's methods: it is of a class that does not say so itself, but wraps or extends another.
+    """
+    descriptor = vars(type(file)).get("descriptor")
+    return None if descriptor is None else descriptor(file)
 
 
 class DiskFileSystem:

@@ -37,7 +37,8 @@ from raftwal.spool import Spool
 from raftwal.storage_admission import check_save, check_snapshot
 from raftwal.usage import report_usage
 from raftwal.wal.admission import check_snapshot_metadata
-from raftwal.wal.log import WAL, Gate
+from raftwal.wal.admitting import Gate
+from raftwal.wal.log import WAL
 from raftwal.wal.purging import purge_segments
 from raftwal.wal.segments import DEFAULT_SEGMENT_BYTES
 from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation
@@ -295,7 +296,7 @@ class RaftStorage:
         ``number`` is called while no other save can be: it must not call the storage, nor
         take long.  Raises as `save` does, and what ``number`` raises.
         """
-        return self._wal.save_next_through(self._gate, lambda: number(self._held.last_index + 1))
+        return self._wal.save_next_through(self._gate, lambda _: number(self._held.last_index + 1))
 
     def _check_save(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         state = self.hard_state if hard_state in (None, EMPTY_HARD_STATE) else hard_state

@@ -12,7 +12,12 @@ import pytest
 
 from raftwal.native import codec
 
-USERS = ("raftwal.wire.entries", "raftwal.wal.admission", "raftwal.wal.cut_rule")
+USERS = (
+    "raftwal.wire.entries",
+    "raftwal.wal.admission",
+    "raftwal.wal.cut_rule",
+    "raftwal.wal.direct",
+)
 
 
 @contextlib.contextmanager
@@ -22,6 +27,13 @@ def pure_python() -> Iterator[None]:
         for user in USERS:
             stack.enter_context(mock.patch(f"{user}.codec", None))
         stack.enter_context(mock.patch("raftwal.wire.frames._extend", google_crc32c.extend))
+        yield
+
+
+@contextlib.contextmanager
+def saves_in_python() -> Iterator[None]:
+    """Inside, whoever opens a log has each write and sync go by Python's ``os``."""
+    with mock.patch("raftwal.wal.direct.codec", None):
         yield
 
 

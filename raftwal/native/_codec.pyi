@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from raftwal.model import Entry, EntryType
+from raftwal.model import Entry, EntryType, HardState
 
 _AnyEntry = tuple[int, int, bytes | None, int]
 _E = TypeVar("_E", bound=Entry)
@@ -26,3 +26,42 @@ def decode_entries(
     entry_class: type[_E],
     entry_types: tuple[EntryType, ...],
 ) -> tuple[list[_E], int, int, list[tuple[int, int]], int, int, int]: ...
+
+class Tail:
+    limit: int
+    is_reserved: int
+    @property
+    def offset(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def takes_saves(self) -> bool: ...
+    @property
+    def has_failed(self) -> bool: ...
+    def __init__(self, hard_state_class: type[HardState], tells: bool, /) -> None: ...
+    def open(
+        self,
+        fd: int,
+        syncs: bool,
+        offset: int,
+        crc: int,
+        segment_bytes: int,
+        limit: int,
+        last_index: int,
+        last_term: int,
+        lowest_term: int,
+        hard_state: HardState,
+        /,
+    ) -> None: ...
+    def close(
+        self,
+    ) -> tuple[int, int, int, tuple[int, int, int], int, bytes, int, int] | None: ...
+    def save(
+        self, hard_state: HardState | None, entries: object, /
+    ) -> bool | tuple[int, float, float] | None: ...
+    def queue(self, hard_state: HardState | None, entries: object, /) -> int: ...
+    def commit(self, write: int, /) -> bool | tuple[int, float, float] | None: ...
+    def hard_state(self) -> tuple[int, int, int]: ...
+    def count_entries(self) -> int: ...

@@ -7,22 +7,10 @@
  * No Python code runs inside these loops, so lists and tuples do not change under them.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "encoding.h"
+#include "tail.h"
 
-#include <stdint.h>
-#include <string.h>
-
-#include "crc32c.h"
-
-#define LENGTH_FIELD_BYTES 8
 #define LENGTH_MASK ((1ull << 56) - 1)
-#define RECORD_OF_AN_ENTRY 2
-#define LAST_ENTRY_TYPE 2
-/* Length field; type, checksum and length of the data with their tags; padding. */
-#define MOST_BYTES_AROUND_DATA (LENGTH_FIELD_BYTES + 2 + 6 + 11 + 7)
-/* Type, term and index with their tags; tag and length of the data. */
-#define MOST_BYTES_BEFORE_DATA (2 + 11 + 11 + 11)
 
 /* Data of so many bytes an entry is handed on as it is: a copy would take longer than the system
  * takes to gather one piece more. */
@@ -31,86 +19,6 @@
 /* etcd's page writer: see raftwal/wal/cut_rule.py. */
 #define PAGE_BYTES 4096
 #define KEPT_BACK_BYTES (128 * 1024)
-
-typedef struct {
-    uint64_t term;
-    uint64_t index;
-    /* NULL for none. */
-    const char *data;
-    Py_ssize_t size;
-    uint8_t type;
-} Entry;
-
-/* A list or a tuple. */
-static PyObject *
-item_of(PyObject *sequence, Py_ssize_t position)
-{
-    return PyList_Check(sequence) ? PyList_GetItem(sequence, position)
-                                  : PyTuple_GetItem(sequence, position);
-}
-
-/* The length, or -1 for what is neither a list nor a tuple. */
-static Py_ssize_t
-length_of(PyObject *sequence)
-{
-    if (PyList_Check(sequence)) {
-        return PyList_Size(sequence);
-    }
-    return PyTuple_Check(sequence) ? PyTuple_Size(sequence) : -1;
-}
-
-static int
-read_number(PyObject *object, uint64_t *number)
-{
-    if (object == NULL || !PyLong_Check(object)) {
-        return 0;
-    }
-    *number = PyLong_AsUnsignedLongLong(object);
-    if (*number == (uint64_t)-1 && PyErr_Occurred()) {
-        PyErr_Clear();
-        return 0;
-    }
-    return 1;
-}
-
-/* Whether `object` is an entry of the usual kind. */
-static int
-read_entry(PyObject *object, Entry *entry)
-{
-    if (object == NULL || !PyTuple_Check(object) || PyTuple_Size(object) != 4) {
-        return 0;
-    }
-    uint64_t type;
-    if (!read_number(PyTuple_GetItem(object, 0), &entry->term) ||
-        !read_number(PyTuple_GetItem(object, 1), &entry->index) ||
-        !read_number(PyTuple_GetItem(object, 3), &type) || type > LAST_ENTRY_TYPE) {
-        return 0;
-    }
-    entry->type = (uint8_t)type;
-    PyObject *data = PyTuple_GetItem(object, 2);
-    if (data == Py_None) {
-        entry->data = NULL;
-        entry->size = 0;
-        return 1;
-    }
-    if (data == NULL || !PyBytes_CheckExact(data)) {
-        return 0;
-    }
-    entry->data = PyBytes_AsString(data);
-    entry->size = PyBytes_Size(data);
-    return 1;
-}
-
-static uint8_t *
-write_varint(uint8_t *at, uint64_t number)
-{
-    while (number > 0x7f) {
-        *at++ = (uint8_t)(number | 0x80);
-        number >>= 7;
-    }
-    *at++ = (uint8_t)number;
-    return at;
-}
 
 /* Reads a number of at most `most` bytes; NULL when it does not end before `end`. */
 static const uint8_t *
@@ -139,82 +47,6 @@ read_little_endian(const uint8_t *at)
         value = value << 8 | at[byte];
     }
     return value;
-}
-
-static void
-write_little_endian(uint8_t *at, uint64_t value)
-{
-    for (int byte = 0; byte < 8; byte++) {
-        at[byte] = (uint8_t)(value >> 8 * byte);
-    }
-}
-
-static uint8_t *
-write_head_of_entry(uint8_t *at, const Entry *entry)
-{
-    *at++ = 0x08;
-    *at++ = entry->type;
-    *at++ = 0x10;
-    at = write_varint(at, entry->term);
-    *at++ = 0x18;
-    at = write_varint(at, entry->index);
-    if (entry->data != NULL) {
-        *at++ = 0x22;
-        at = write_varint(at, (uint64_t)entry->size);
-    }
-    return at;
-}
-
-/* What a record of an entry has before the entry's data: its size, and the chain's value behind
- * the record.  The padding, zeros, comes behind the data. */
-typedef struct {
-    uint8_t bytes[MOST_BYTES_AROUND_DATA + MOST_BYTES_BEFORE_DATA];
-    size_t size;
-    size_t padding;
-} Head;
-
-static void
-make_head(Head *made, const Entry *entry, uint32_t *crc)
-{
-    uint8_t head[MOST_BYTES_BEFORE_DATA];
-    size_t head_bytes = (size_t)(write_head_of_entry(head, entry) - head);
-    size_t payload_bytes = head_bytes + (size_t)entry->size;
-    uint32_t chain = crc32c_extend(*crc, head, head_bytes);
-    if (entry->size > 0) {
-        chain = crc32c_extend(chain, (const uint8_t *)entry->data, (size_t)entry->size);
-    }
-    *crc = chain;
-    uint8_t *record = made->bytes + LENGTH_FIELD_BYTES;
-    uint8_t *next = record;
-    *next++ = 0x08;
-    *next++ = RECORD_OF_AN_ENTRY;
-    *next++ = 0x10;
-    next = write_varint(next, chain);
-    *next++ = 0x1a;
-    next = write_varint(next, payload_bytes);
-    memcpy(next, head, head_bytes);
-    next += head_bytes;
-    uint64_t length = (uint64_t)(next - record) + (uint64_t)entry->size;
-    uint64_t padding = -length & 7;
-    write_little_endian(made->bytes, padding ? length | (0x80 | padding) << 56 : length);
-    made->size = (size_t)(next - made->bytes);
-    made->padding = (size_t)padding;
-}
-
-/* One framed record, and the chain's value behind it. */
-static uint8_t *
-write_frame(uint8_t *at, const Entry *entry, uint32_t *crc)
-{
-    Head head;
-    make_head(&head, entry, crc);
-    memcpy(at, head.bytes, head.size);
-    at += head.size;
-    if (entry->size > 0) {
-        memcpy(at, entry->data, (size_t)entry->size);
-        at += entry->size;
-    }
-    memset(at, 0, head.padding);
-    return at + head.padding;
 }
 
 PyDoc_STRVAR(check_sequence_doc,
@@ -702,6 +534,9 @@ static int
 prepare(PyObject *module)
 {
     crc32c_prepare();
+    if (tail_prepare(module) < 0) {
+        return -1;
+    }
     return PyModule_AddStringConstant(module, "CRC_METHOD", crc32c_method());
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftwal.fs import DISK, File, FileSystem
+from raftwal.fs import DISK, Descriptor, File, FileSystem, descriptor_of
 
 
 class UnsyncedDisk:
@@ -41,6 +41,10 @@ class _UnsyncedFile:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+    def descriptor(self) -> Descriptor | None:
+        descriptor = descriptor_of(self._file)
+        return None if descriptor is None else descriptor._replace(syncs=False)
 
     def sync(self) -> None: ...
 

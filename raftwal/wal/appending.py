@@ -12,16 +12,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from itertools import takewhile
+from typing import NamedTuple
 
 from raftwal.errors import ClosedError, WriteFailedError
 from raftwal.events import log
-from raftwal.fs import File, FileSystem
+from raftwal.fs import Descriptor, File, FileSystem, descriptor_of
 from raftwal.metrics import WALMetrics
 from raftwal.model import EMPTY_HARD_STATE, MAX_UINT64, HardState
 from raftwal.wal.cut_rule import HandedOver
 from raftwal.wal.preparation import SegmentPreparation
 from raftwal.wal.segments import SegmentName
-from raftwal.wal.zeroing import Preallocation
+from raftwal.wal.zeroing import Preallocation, RecordsEnd
 from raftwal.wire.entries import AnyEntry, encode_entries
 from raftwal.wire.frames import CRC, HARD_STATE, METADATA, encode_frame, extend_crc
 from raftwal.wire.messages import encode_hard_state
@@ -36,6 +37,16 @@ FIRST_LEAD_BYTES = 1 << 18
 _Frames = list[bytes | bytearray]
 _Write = tuple[_Frames, SegmentName | None, _Frames]
 """What goes out at once: frames; the segment that comes next, if it does; its first frames."""
+
+
+class DirectEnd(NamedTuple):
+    """Where a log ends in a file, for who writes to that by himself."""
+
+    descriptor: Descriptor
+    offset: int
+    crc: int
+    segment_bytes: int
+    limit: int
 
 
 class Appender:
@@ -87,8 +98,9 @@ class Appender:
         self._preparation = SegmentPreparation(
             fs, directory, segment_bytes, executor, preallocation
         )
+        self.records_end = RecordsEnd(offset)
         self._lead = FIRST_LEAD_BYTES
-        self._zeroing = self._preparation.write_zeros(self._tail.path, offset, offset)
+        self._zeroing = self._preparation.write_zeros(self._tail.path, offset, self.records_end)
         metrics.segments.set(len(files))
 
     @property
@@ -215,6 +227,46 @@ class Appender:
         self._pending.append(frame)
         self._handed_over.append([len(frame)], len(frame))
 
+    def direct_end(self) -> DirectEnd | None:
+        """Where the log ends, if all that was queued is written and there is room in the file
+        behind it, of a disk that can be written to without this.
+        """
+        is_open = self._pending or self._is_complete or self._last_in_write is not None
+        if (
+            is_open
+            or self._state_of_write is not None
+            or self._sealed
+            or self._taken is not None
+            or self._size is None
+            or self._failure is not None
+            or self._closed
+        ):
+            return None
+        descriptor = descriptor_of(self._tail)
+        if descriptor is None:
+            return None
+        return DirectEnd(descriptor, self._offset, self._crc, self._segment_bytes, self.limit)
+
+    @property
+    def limit(self) -> int:
+        """How far may be written: the file's size, and where the zeros are that come up."""
+        size = self._size or 0
+        return size if self._zeroing is None else min(size, self._zeroing.frontier)
+
+    def go_on_behind(
+        self, offset: int, crc: int, last_index: int, hard_state: HardState, queued: bytes
+    ) -> None:
+        """Go on where the log ends since it went on elsewhere, with records that were ``queued``
+        there.
+        """
+        self._offset = self.records_end.offset = offset
+        self._crc = crc
+        self._last_index, self._hard_state = last_index, hard_state
+        self._handed_over = HandedOver(offset)
+        if queued:
+            self._queue(queued)
+            self._may_cut = True
+
     @property
     def is_full(self) -> bool:
         """Whether the segment has reached its size, by etcd's rule."""
@@ -273,12 +325,10 @@ class Appender:
             else:
                 self._files[-1][1].write(self._offset, b"".join(frames))
         except OSError as error:
-            raise self._fail("write", error) from error
+            raise self.failed("write", error) from error
         self._metrics.write_seconds.observe(time.perf_counter() - started)
         self._metrics.written_bytes.inc(size)
-        self._offset = end
-        if self._zeroing is not None:
-            self._zeroing.records_end = end
+        self._offset = self.records_end.offset = end
 
     def _have_zeros_begin_beyond(self, end: int) -> None:
         """The records have caught up with the zeros, which must not get over them.
@@ -286,7 +336,9 @@ class Appender:
         Each time they get a longer lead, so that this happens only a few times a segment.
         """
         self._stop_zeros()
-        self._zeroing = self._preparation.write_zeros(self._tail.path, end + self._lead, end)
+        self._zeroing = self._preparation.write_zeros(
+            self._tail.path, end + self._lead, self.records_end
+        )
         self._lead *= 2
 
     def _stop_zeros(self) -> None:
@@ -318,11 +370,11 @@ class Appender:
         try:
             self._files[-1][1].sync_data()
         except OSError as error:
-            raise self._fail("data sync", error) from error
-        self._note_sync(started)
+            raise self.failed("data sync", error) from error
+        self.note_sync(time.perf_counter() - started)
 
-    def _note_sync(self, started: float) -> None:
-        elapsed = time.perf_counter() - started
+    def note_sync(self, elapsed: float) -> None:
+        """Report a sync that took so many seconds."""
         self._metrics.sync_seconds.observe(elapsed)
         if elapsed > SLOW_SYNC_SECONDS:
             log.warning("wal_slow_sync", path=self._tail.path, seconds=round(elapsed, 6))
@@ -339,12 +391,14 @@ class Appender:
         try:
             self._tail.truncate(self._offset)
             self._tail.sync()
-            self._note_sync(started)
+            self.note_sync(time.perf_counter() - started)
             file, self._zeroing = self._preparation.take()
         except OSError as error:
-            raise self._fail("cut", error) from error
+            raise self.failed("cut", error) from error
         self._files.append((segment, file))
-        self._offset = 0
+        self._offset = self.records_end.offset = 0
+        if self._zeroing is not None:
+            self._zeroing.records_end = self.records_end
         self._size = None
         self._lead = FIRST_LEAD_BYTES
         self._write(frames)
@@ -354,7 +408,7 @@ class Appender:
             self._fs.rename(file.path, path)
             self._fs.sync_directory(self._directory)
         except OSError as error:
-            raise self._fail("cut", error) from error
+            raise self.failed("cut", error) from error
         file.path = path
         self._metrics.cuts.inc()
         self._metrics.segments.set(len(self._files))
@@ -396,7 +450,8 @@ class Appender:
     def _tail(self) -> File:
         return self._files[-1][1]
 
-    def _fail(self, call: str, error: OSError) -> WriteFailedError:
+    def failed(self, call: str, error: OSError) -> WriteFailedError:
+        """The log refuses every further call, because of this one."""
         self.fail(error)
         log.error("wal_failed", path=self._tail.path, call=call, error=str(error))
         return WriteFailedError(

@@ -20,9 +20,15 @@ from typing import Any, NamedTuple
 
 from raftwal.background import Background
 from raftwal.wal.appending import Appender
+from raftwal.wal.direct import DirectSaves
 
-Admit = Callable[..., bool]
-"""Checks and queues a save, or raises; whether it has to be durable before anyone is told."""
+Admit = Callable[..., int]
+"""Checks and queues a save, or raises.
+
+Gives 0 where it need not be durable before anyone is told, `GROUPED` where it has to be, and the
+number of its write where it was queued in `DirectSaves`.
+"""
+GROUPED = -1
 
 
 class _Waiter:
@@ -59,8 +65,11 @@ _NOBODY = _Group([], [])
 class GroupCommit:
     """Orders whatever is done to the tail of a log.  ``executor`` runs what is submitted."""
 
-    def __init__(self, appender: Appender, executor: Executor | None) -> None:
+    def __init__(
+        self, appender: Appender, direct: DirectSaves | None, executor: Executor | None
+    ) -> None:
         self._appender = appender
+        self._direct = direct
         self._executor = executor
         # Held while records are queued; by `alone`, while the disk is at work, too.
         self._order = threading.Lock()
@@ -83,20 +92,30 @@ class GroupCommit:
         if self._alone_by is not None and self._alone_by == threading.get_ident():
             self._save_alone(admit, arguments)
             return
-        leads = False
+        leads = is_committed = False
         waiter: _Waiter | None = None
         group = _NOBODY
+        direct_write = 0
         try:
             with self._order:
-                if not admit(*arguments):
+                admitted = admit(*arguments)
+                if not admitted:
                     return
                 write = self._appender.sealed_writes + 1
-                if self._is_led:
+                if admitted != GROUPED:
+                    direct_write = admitted
+                elif self._is_led:
                     waiter = _Waiter(write)
                     self._waiters.append(waiter)
                 else:
                     leads = self._is_led = True
                     group = self._take()
+            if direct_write:
+                assert self._direct is not None  # it gave the number
+                written = self._direct.tail.commit(direct_write)
+                if written is not True:
+                    self.told(written)
+                return
             if waiter is not None:
                 waiter.gate.acquire()
                 if not waiter.leads:
@@ -106,7 +125,12 @@ class GroupCommit:
                 leads = True
                 with self._order:
                     group = self._take()
-            self._appender.commit()
+                    if self._direct is not None:
+                        # Nobody queues here meanwhile: those who come can go on natively.
+                        is_committed = True
+                        self._appender.commit()
+            if not is_committed:
+                self._appender.commit()
             if self._appender.taken_writes < write:
                 group = self._commit_up_to(write, group)
         except BaseException as error:
@@ -120,6 +144,16 @@ class GroupCommit:
             # All of it in one frame: wherever an interrupt comes, this finds the lead.
             if leads:
                 self._hand_over(group)
+
+    def told(self, written: tuple[int, float, float] | None) -> None:
+        """Note what the native tail has to tell of a write; raises when that has failed."""
+        assert self._direct is not None  # it tells
+        if written is not None:
+            self._direct.tell(written)
+            return
+        with self._order:
+            failure = self._direct.close()
+        raise failure or self._appender.refusal()
 
     def _commit_up_to(self, write: int, group: _Group) -> _Group:
         """What was taken first was for ``group``, whose records cannot be of one write with
@@ -150,7 +184,9 @@ class GroupCommit:
         if callback is not None:
             future.add_done_callback(callback)
         with self._order:
-            wants_sync = admit(*arguments)
+            if self._direct is not None:
+                self._direct.close()
+            wants_sync = bool(admit(*arguments))
             write = self._appender.sealed_writes + 1
             self._submitted.append(_Submitted(future, write, wants_sync))
             is_to_begin = self._is_to_be_scheduled()
@@ -182,6 +218,8 @@ class GroupCommit:
                 waiter.gate.acquire()
                 leads = True
             with self._order:
+                if self._direct is not None:
+                    self._direct.close()
                 while self._appender.failure is None and (self._waiters or self._has_to_write()):
                     group = self._take()
                     self._appender.commit()
@@ -248,6 +286,8 @@ class GroupCommit:
                 _give_the_lead(self._waiters.pop(0))
             else:
                 self._is_led = False
+                if self._direct is not None and not self._submitted:
+                    self._direct.open()
             is_to_begin = self._is_to_be_scheduled()
         if is_to_begin:
             self._begin()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from raftwal.errors import (
     ClosedError,
@@ -18,21 +18,17 @@ from raftwal.fs import DISK, File, FileSystem
 from raftwal.metrics import NO_WAL_METRICS, WALMetrics
 from raftwal.model import (
     EMPTY_HARD_STATE,
-    MAX_UINT64,
     START_OF_LOG,
     Entry,
     HardState,
     SnapshotMetadata,
-    must_sync,
 )
-from raftwal.wal.admission import (
-    check_entries,
-    check_hard_state,
-    check_settings,
-    check_snapshot_metadata,
-)
+from raftwal.wal.admission import check_settings
+from raftwal.wal.admitted import Admitted
+from raftwal.wal.admitting import Admission, Gate
 from raftwal.wal.appending import Appender
 from raftwal.wal.creation import create_log, lock_segments
+from raftwal.wal.direct import direct_saves
 from raftwal.wal.group_commit import GroupCommit
 from raftwal.wal.interpreting import LogContents, LogEnd
 from raftwal.wal.reading import WALReader, read_log
@@ -44,20 +40,10 @@ from raftwal.wal.segments import (
     list_segments,
     segments_from,
 )
-from raftwal.wal.terms import TermHistory
 from raftwal.wal.zeroing import DEFAULT_PREALLOCATION, Preallocation, check_preallocation
-from raftwal.wire.frames import SNAPSHOT
-from raftwal.wire.messages import encode_snapshot_record
 
-
-class Gate(NamedTuple):
-    """An account of the log that is kept beside it, in the order of the saves.
-
-    ``check`` raises unless a save may follow on what was admitted; ``admitted`` notes it.
-    """
-
-    check: Callable[[HardState | None, Sequence[Entry]], None]
-    admitted: Callable[[Sequence[Entry]], None]
+if TYPE_CHECKING:
+    from raftwal.native._codec import Tail
 
 
 class WAL:
@@ -95,12 +81,9 @@ class WAL:
         self._reading: tuple[LogContents, LogEnd] | None = None
         self._group: GroupCommit | None = None
         self._opening_failure: OSError | None = None
+        self._tail: Tail | None = None
+        self._admission: Admission | None = None
         self._closed = False
-        self._hard_state = EMPTY_HARD_STATE
-        self._last_index = 0
-        self._terms = TermHistory()
-        # What etcd compares the next hard state with: nothing, until one is saved.
-        self._synced_state = EMPTY_HARD_STATE
 
     @classmethod
     def create(
@@ -135,7 +118,7 @@ class WAL:
         wal = cls(
             fs, directory, files, START_OF_LOG, segment_bytes, metrics, executor, preallocation
         )
-        wal._start_appending(metadata, made.offset, made.crc)
+        wal._start_appending(Admitted(), metadata, made.offset, made.crc)
         log.info("wal_created", path=directory, segment_bytes=segment_bytes)
         return wal
 
@@ -214,20 +197,18 @@ class WAL:
         if contents.torn_tail is not None:
             raise contents.torn_tail
         self._settle(end)
-        self._hard_state = contents.hard_state
-        self._last_index = end.last_index
-        self._terms = end.terms
-        appender = self._start_appending(contents.metadata, end.position.offset, end.crc)
+        admitted = Admitted(contents.hard_state, end.last_index, end.terms)
+        appender = self._start_appending(admitted, contents.metadata, end.position.offset, end.crc)
         if end.position.offset == 0:
-            appender.add_header(self._hard_state)
+            appender.add_header(contents.hard_state)
         log.info(
             "wal_opened",
             path=self._directory,
             segments=len(self._files),
             entries=entries,
-            last_index=self._last_index,
-            term=self._hard_state.term,
-            commit=self._hard_state.commit,
+            last_index=end.last_index,
+            term=contents.hard_state.term,
+            commit=contents.hard_state.commit,
         )
 
     def _check_unread(self) -> None:
@@ -279,8 +260,10 @@ class WAL:
                 path=self._directory,
             ) from self._opening_failure
 
-    def _start_appending(self, metadata: bytes | None, offset: int, crc: int) -> Appender:
-        self._appender = Appender(
+    def _start_appending(
+        self, admitted: Admitted, metadata: bytes | None, offset: int, crc: int
+    ) -> Appender:
+        appender = self._appender = Appender(
             self._fs,
             self._directory,
             self._files,
@@ -292,18 +275,21 @@ class WAL:
             executor=self._executor,
             preallocation=self._preallocation,
         )
-        self._group = GroupCommit(self._appender, self._executor)
-        return self._appender
+        direct = direct_saves(appender, admitted, self._metrics)
+        self._tail = None if direct is None else direct.tail
+        self._admission = Admission(appender, admitted, direct, self._metrics)
+        self._group = GroupCommit(appender, direct, self._executor)
+        return appender
 
     @property
     def hard_state(self) -> HardState:
         """The last hard state saved or read."""
-        return self._hard_state
+        return EMPTY_HARD_STATE if self._admission is None else self._admission.hard_state
 
     @property
     def last_index(self) -> int:
         """The index of the last entry saved or read, or of a newer snapshot."""
-        return self._last_index
+        return 0 if self._admission is None else self._admission.last_index
 
     @property
     def failure(self) -> BaseException | None:
@@ -325,9 +311,17 @@ class WAL:
         Raises `InvalidEntryError` before anything is written, `WriteFailedError` when
         a write or sync fails or has failed, `ClosedError`, `NotReadYetError`.
         """
+        tail = self._tail
+        if tail is not None:
+            written = tail.save(hard_state, entries)
+            if written is True:
+                return
+            if written is not False:
+                self._grouped().told(written)
+                return
         if not isinstance(entries, Sequence):
             entries = list(entries)
-        self._grouped().save(self._admit, hard_state, entries, None)
+        self._grouped().save(self._admitting().save, hard_state, entries, None)
 
     def submit(
         self,
@@ -347,7 +341,7 @@ class WAL:
         """
         if not isinstance(entries, Sequence):
             entries = list(entries)
-        return self._grouped().submit(callback, self._admit, hard_state, entries, None)
+        return self._grouped().submit(callback, self._admitting().save, hard_state, entries, None)
 
     def save_next(self, number: Callable[[int], Sequence[Entry]]) -> Sequence[Entry]:
         """`save` entries that ``number`` makes, given the index of the first: they go on
@@ -356,27 +350,21 @@ class WAL:
         ``number`` is called while no other save can be: it must not call the log, nor
         take long.  Raises as `save` does, and what ``number`` raises.
         """
-        return self.save_next_through(None, lambda: number(self._last_index + 1))
+        return self.save_next_through(None, number)
 
     def save_next_through(
-        self, gate: Gate | None, make: Callable[[], Sequence[Entry]]
+        self, gate: Gate | None, make: Callable[[int], Sequence[Entry]]
     ) -> Sequence[Entry]:
         """`save_next`, likewise."""
         made: list[Sequence[Entry]] = []
-
-        def admit() -> bool:
-            self._ready()
-            made.append(make())
-            return self._admit(None, made[0], gate)
-
-        self._grouped().save(admit)
+        self._grouped().save(self._admitting().save_made, make, made, gate)
         return made[0]
 
     def save_through(
         self, gate: Gate, hard_state: HardState | None, entries: Sequence[Entry]
     ) -> None:
         """`save` for who keeps an account of the log beside it, which ``gate`` checks."""
-        self._grouped().save(self._admit, hard_state, entries, gate)
+        self._grouped().save(self._admitting().save, hard_state, entries, gate)
 
     def submit_through(
         self,
@@ -386,7 +374,7 @@ class WAL:
         callback: Callable[[Future[None]], object] | None,
     ) -> Future[None]:
         """`submit`, likewise."""
-        return self._grouped().submit(callback, self._admit, hard_state, entries, gate)
+        return self._grouped().submit(callback, self._admitting().save, hard_state, entries, gate)
 
     def alone(self) -> AbstractContextManager[None]:
         """While in this context, the thread has the log for itself; others wait to save."""
@@ -396,66 +384,12 @@ class WAL:
         """Have ``call`` called, in whatever thread, when the log has failed."""
         self._ready().when_failed = call
 
-    def _admit(
-        self, hard_state: HardState | None, entries: Sequence[Entry], gate: Gate | None
-    ) -> bool:
-        """Check and queue a save; whether it has to be durable, by itself or by a cut."""
-        appender = self._ready()
-        if gate is not None:
-            gate.check(hard_state, entries)
-        state = None if hard_state is None or hard_state == EMPTY_HARD_STATE else hard_state
-        if state is None and not entries:
-            return False
-        check_entries(entries, self._last_index, self._terms)
-        if state is not None:
-            check_hard_state(state, _without_index_0(entries), self._hard_state, self._terms)
-        try:
-            has_to_be_durable = self._queue(appender, state, entries)
-            if gate is not None:
-                gate.admitted(entries)
-        except BaseException as error:
-            # Half of it would leave the checksum chain at another place than the file.
-            appender.fail(error)
-            raise
-        return has_to_be_durable
-
-    def _queue(self, appender: Appender, state: HardState | None, entries: Sequence[Entry]) -> bool:
-        is_promise = must_sync(
-            self._synced_state if state is None else state, self._synced_state, len(entries)
-        )
-        if entries:
-            if logged := _without_index_0(entries):
-                self._terms.write_all(logged)
-                self._last_index = logged[-1][1]
-            self._metrics.entries.inc(len(entries))
-            self._metrics.last_index.set(self._last_index)
-        if state is not None:
-            self._hard_state = self._synced_state = state
-            self._metrics.term.set(state.term)
-            self._metrics.commit_index.set(state.commit)
-        appender.add_save(entries, state, is_promise, self._last_index, self._hard_state)
-        # As etcd does: a cut makes a save durable that need not be.
-        return is_promise or (appender.is_full and self._last_index < MAX_UINT64)
-
     def save_snapshot(self, snapshot: SnapshotMetadata) -> None:
         """Record that there is a snapshot; durable when this returns.
 
         Raises as `save` does.
         """
-        self._grouped().save(self._admit_snapshot, snapshot)
-
-    def _admit_snapshot(self, snapshot: SnapshotMetadata) -> bool:
-        appender = self._ready()
-        check_snapshot_metadata(snapshot)
-        try:
-            appender.add_alone(SNAPSHOT, encode_snapshot_record(snapshot))
-            self._terms.write_snapshot(snapshot.index, snapshot.term)
-            self._last_index = max(self._last_index, snapshot.index)
-            self._metrics.last_index.set(self._last_index)
-        except BaseException as error:
-            appender.fail(error)
-            raise
-        return True
+        self._grouped().save(self._admitting().snapshot, snapshot)
 
     def flush(self) -> None:
         """Hand records that wait for the next sync to the system, without a sync."""
@@ -470,11 +404,7 @@ class WAL:
 
     def sync(self) -> None:
         """Make everything saved so far durable."""
-        self._grouped().save(self._admit_sync)
-
-    def _admit_sync(self) -> bool:
-        self._ready()
-        return True
+        self._grouped().save(self._admitting().sync)
 
     def release_to(self, index: int) -> None:
         """Unlock the segments that hold nothing above ``index``, but for the last of them.
@@ -529,6 +459,13 @@ class WAL:
             raise AssertionError("a log that is ready has it")
         return group
 
+    def _admitting(self) -> Admission:
+        admission = self._admission
+        if admission is None:
+            self._ready()
+            raise AssertionError("a log that is ready has it")
+        return admission
+
     def _ready(self) -> Appender:
         if self._closed:
             raise ClosedError("the log is closed", path=self._directory)
@@ -538,11 +475,6 @@ class WAL:
             raise NotReadYetError("the log was not read yet", path=self._directory)
         appender.check_usable()
         return appender
-
-
-def _without_index_0(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """What a reader will find of them: an entry at index 0 is nothing to it."""
-    return entries[1:] if entries and entries[0][1] == 0 else entries
 
 
 def wal_exists(path: str | os.PathLike[str], *, fs: FileSystem = DISK) -> bool:

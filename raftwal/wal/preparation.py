@@ -10,7 +10,7 @@ from typing import NamedTuple
 from raftwal.background import Background
 from raftwal.errors import LockedError
 from raftwal.fs import File, FileSystem
-from raftwal.wal.zeroing import NO_RECORDS, Preallocation, Zeroing
+from raftwal.wal.zeroing import Preallocation, RecordsEnd, Zeroing
 
 
 class PreparedSegment(NamedTuple):
@@ -71,8 +71,8 @@ class SegmentPreparation:
         self._next = self._background.submit(self._prepare)
         return segment
 
-    def write_zeros(self, path: str, start: int, records_end: int) -> Zeroing | None:
-        """Fill a segment, in which records end at ``records_end``, with zeros from ``start``
+    def write_zeros(self, path: str, start: int, records_end: RecordsEnd) -> Zeroing | None:
+        """Fill a segment, whose records end where ``records_end`` says, with zeros from ``start``
         on, unless its space is only reserved.
         """
         if not self._writes_zeros:
@@ -112,4 +112,4 @@ class SegmentPreparation:
             with contextlib.suppress(OSError):
                 self._fs.remove(path)
             raise
-        return PreparedSegment(file, self.write_zeros(path, 0, NO_RECORDS))
+        return PreparedSegment(file, self.write_zeros(path, 0, RecordsEnd()))

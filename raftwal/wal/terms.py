@@ -56,6 +56,16 @@ class TermHistory:
             self.write(index, term)
         self._last = self._end = last
 
+    def continued_in(self, index: int) -> int | None:
+        """The term in which entries go on from ``index``, if they would follow on the last
+        one: `None` where there is none, or where they would do anything but follow.
+        """
+        return self._terms[-1] if self._terms and index == self._last + 1 == self._end + 1 else None
+
+    def go_on_to(self, last: int) -> None:
+        """Note entries of the last one's term that follow on it, up to ``last``."""
+        self._last = self._end = last
+
     def write_all(self, entries: Sequence[tuple[int, int, bytes | None, int]]) -> None:
         """Note entries that follow on each other: only where the term changes is there work."""
         if not entries:

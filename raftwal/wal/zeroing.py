@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from raftwal.background import Background
 from raftwal.errors import InvalidSettingError
@@ -31,8 +31,7 @@ LEAD_BYTES = 1 << 22
 """How far ahead of the records zeros are written as fast as the disk takes them."""
 FIRST_BYTES = LEAD_BYTES
 """How much of a new log's first segment is zeros before there is a record in it."""
-NO_RECORDS = -LEAD_BYTES
-"""Where the records of a segment end to which none are written yet: there is no hurry."""
+
 _REST = 200.0
 """How long to leave the disk alone beyond that, in multiples of the time that it was just used:
 then fewer saves than one in a hundred meet a write of zeros."""
@@ -55,6 +54,24 @@ def write_first_zeros(file: File, segment_bytes: int) -> None:
         file.write(position, _ZEROS[: end - position])
 
 
+class _End(Protocol):
+    offset: int
+
+
+class RecordsEnd:
+    """Where the records of a segment end now: of one to which none are written, far behind."""
+
+    def __init__(self, offset: int = -LEAD_BYTES) -> None:
+        self.offset = offset
+        self.elsewhere: _End | None = None
+        """Who knows better, while somebody else writes them."""
+
+    def now(self) -> int:
+        """Asked in another thread than who writes the records."""
+        elsewhere = self.elsewhere
+        return self.offset if elsewhere is None else elsewhere.offset
+
+
 class Zeroing:
     """Writes zeros, in the background, from the first page behind ``start`` to the file's end.
 
@@ -66,11 +83,15 @@ class Zeroing:
     """
 
     def __init__(
-        self, fs: FileSystem, path: str, start: int, records_end: int, background: Background
+        self,
+        fs: FileSystem,
+        path: str,
+        start: int,
+        records_end: RecordsEnd,
+        background: Background,
     ) -> None:
         self.frontier = start + -start % _PAGE_BYTES
         self.records_end = records_end
-        """Where the records end now, as whoever appends says."""
         self.failed = False
         self._path = path
         self._background = background
@@ -141,7 +162,7 @@ class Zeroing:
     def _rest(self, used: float) -> None:
         """Leave the disk alone, for as long as the records do not come close."""
         left = _REST * used
-        while left > 0 and self.frontier - self.records_end >= LEAD_BYTES:
+        while left > 0 and self.frontier - self.records_end.now() >= LEAD_BYTES:
             if self._stop.is_set() or not self._background.rest(
                 min(left, _LOOK_SECONDS), self._stop
             ):
