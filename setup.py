@@ -12,8 +12,8 @@ is_stable = sys.version_info >= FIRST_STABLE and not sysconfig.get_config_var("P
 
 codec = Extension(
     "raftwal.native._codec",
-    ["raftwal/native/codec.c", "raftwal/native/crc32c.c", "raftwal/native/tail.c"],
-    depends=["raftwal/native/crc32c.h", "raftwal/native/encoding.h", "raftwal/native/tail.h"],
+    [f"raftwal/native/{name}.c" for name in ("codec", "crc32c", "tail", "write_back")],
+    depends=[f"raftwal/native/{name}.h" for name in ("crc32c", "encoding", "tail", "write_back")],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_stable else [],
     py_limited_api=is_stable,
     # For those who would rather have no package than a slower one: make wheels, and the tests.

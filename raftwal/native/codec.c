@@ -9,6 +9,7 @@
 
 #include "encoding.h"
 #include "tail.h"
+#include "write_back.h"
 
 #define LENGTH_MASK ((1ull << 56) - 1)
 
@@ -534,7 +535,7 @@ static int
 prepare(PyObject *module)
 {
     crc32c_prepare();
-    if (tail_prepare(module) < 0) {
+    if (write_back_prepare(module) < 0 || tail_prepare(module) < 0) {
         return -1;
     }
     return PyModule_AddStringConstant(module, "CRC_METHOD", crc32c_method());

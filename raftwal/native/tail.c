@@ -34,9 +34,10 @@ tail_prepare(PyObject *module)
 #include <pythread.h>
 
 #include "encoding.h"
+#include "write_back.h"
 
 /* As much is written at once: see raftwal/fs.py. */
-#define MOST_BYTES_AT_ONCE (1 << 20)
+#define MOST_BYTES_AT_ONCE (1 << 19)
 /* What one write may have, and what a log keeps in memory for the next. */
 #define MOST_BYTES_OF_A_WRITE (4 << 20)
 #define MOST_BYTES_KEPT (1 << 21)
@@ -111,6 +112,7 @@ typedef struct {
     int is_led;
     uint64_t offset;
     uint64_t in_the_way;
+    double average;
     uint64_t durable;
     Buffer spare;
     Waiter *waiters;
@@ -289,9 +291,9 @@ queue(Tail *tail, PyObject *hard_state, PyObject *entries)
     return write;
 }
 
-/* 0, or what went wrong. */
+/* 0, or what went wrong.  A sync that follows finds the disk at work. */
 static int
-write_all(int fd, const uint8_t *bytes, size_t size, uint64_t offset)
+write_all(int fd, const uint8_t *bytes, size_t size, uint64_t offset, int sync_follows)
 {
     while (size > 0) {
         size_t some = size < MOST_BYTES_AT_ONCE ? size : MOST_BYTES_AT_ONCE;
@@ -306,8 +308,14 @@ write_all(int fd, const uint8_t *bytes, size_t size, uint64_t offset)
             return EIO;
         }
         bytes += count;
-        offset += (uint64_t)count;
         size -= (size_t)count;
+        if (sync_follows && size > 0) {
+            int error = begin_write_back(fd, offset, (size_t)count);
+            if (error != 0) {
+                return error;
+            }
+        }
+        offset += (uint64_t)count;
     }
     return 0;
 }
@@ -381,7 +389,7 @@ lead(Tail *tail, Told *told)
 
     double started = seconds_now();
     int call = WRITE_CALL;
-    int error = write_all(fd, taken.bytes, taken.size, offset);
+    int error = write_all(fd, taken.bytes, taken.size, offset, syncs);
     double written = seconds_now();
     if (error == 0 && syncs) {
         call = SYNC_CALL;
@@ -401,6 +409,7 @@ lead(Tail *tail, Told *told)
     else {
         tail->durable = number;
         tail->offset += taken.size;
+        tail->average += ((double)taken.size - tail->average) / 8;
         tail->in_the_way = 0;
     }
     if (taken.capacity > MOST_BYTES_KEPT) {
@@ -709,6 +718,7 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"limit", T_ULONGLONG, offsetof(Tail, limit), 0, "Beyond this nothing is written."},
     {"offset", T_ULONGLONG, offsetof(Tail, offset), READONLY, "Where the file's records end."},
+    {"average", T_DOUBLE, offsetof(Tail, average), 0, "Bytes of a write: see zeroing.py."},
     {"last_index", T_ULONGLONG, offsetof(Tail, last_index), READONLY, "That of the log."},
     {"is_reserved", T_INT, offsetof(Tail, is_reserved), 0, "Whether `save` refuses."},
     {NULL, 0, 0, 0, NULL},

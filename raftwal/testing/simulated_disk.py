@@ -333,6 +333,10 @@ class _SimulatedFile:
     def sync_data(self) -> None:
         self._sync("sync_data")
 
+    def write_back(self, offset: int, length: int) -> None:
+        # What is not synced may be on the disk or not, with this or without.
+        self._disk._begin("write_back", self.path)
+
     def sync(self) -> None:
         self._sync("sync")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftwal.fs import DISK, Descriptor, File, FileSystem, descriptor_of
+from raftwal.fs import DISK, Descriptor, DiskFile, File, FileSystem, descriptor_of
 
 
 class UnsyncedDisk:
@@ -35,6 +35,8 @@ class UnsyncedDisk:
 class _UnsyncedFile:
     def __init__(self, file: File) -> None:
         self._file = file
+        if isinstance(file, DiskFile):
+            file.is_to_be_synced = False
         self.path = file.path
         # The one that is called all the time.
         self.write = file.write
@@ -49,3 +51,5 @@ class _UnsyncedFile:
     def sync(self) -> None: ...
 
     def sync_data(self) -> None: ...
+
+    def write_back(self, offset: int, length: int) -> None: ...

@@ -22,7 +22,7 @@ from raftwal.model import EMPTY_HARD_STATE, MAX_UINT64, HardState
 from raftwal.wal.cut_rule import HandedOver
 from raftwal.wal.preparation import SegmentPreparation
 from raftwal.wal.segments import SegmentName
-from raftwal.wal.zeroing import Preallocation, RecordsEnd
+from raftwal.wal.zeroing import Preallocation, Progress
 from raftwal.wire.entries import AnyEntry, encode_entries
 from raftwal.wire.frames import CRC, HARD_STATE, METADATA, encode_frame, extend_crc
 from raftwal.wire.messages import encode_hard_state
@@ -95,12 +95,12 @@ class Appender:
         self._failure: BaseException | None = None
         self.when_failed: Callable[[], None] | None = None
         self._closed = False
+        self.progress = Progress(offset)
         self._preparation = SegmentPreparation(
-            fs, directory, segment_bytes, executor, preallocation
+            fs, directory, segment_bytes, executor, preallocation, self.progress
         )
-        self.records_end = RecordsEnd(offset)
         self._lead = FIRST_LEAD_BYTES
-        self._zeroing = self._preparation.write_zeros(self._tail.path, offset, self.records_end)
+        self._zeroing = self._preparation.write_zeros(self._tail.path, offset)
         metrics.segments.set(len(files))
 
     @property
@@ -259,7 +259,7 @@ class Appender:
         """Go on where the log ends since it went on elsewhere, with records that were ``queued``
         there.
         """
-        self._offset = self.records_end.offset = offset
+        self._offset = self.progress.offset = offset
         self._crc = crc
         self._last_index, self._hard_state = last_index, hard_state
         self._handed_over = HandedOver(offset)
@@ -328,7 +328,8 @@ class Appender:
             raise self.failed("write", error) from error
         self._metrics.write_seconds.observe(time.perf_counter() - started)
         self._metrics.written_bytes.inc(size)
-        self._offset = self.records_end.offset = end
+        self._offset = end
+        self.progress.note(end, size)
 
     def _have_zeros_begin_beyond(self, end: int) -> None:
         """The records have caught up with the zeros, which must not get over them.
@@ -336,9 +337,9 @@ class Appender:
         Each time they get a longer lead, so that this happens only a few times a segment.
         """
         self._stop_zeros()
-        self._zeroing = self._preparation.write_zeros(
-            self._tail.path, end + self._lead, self.records_end
-        )
+        if self.progress.has_large_writes:
+            return
+        self._zeroing = self._preparation.write_zeros(self._tail.path, end + self._lead)
         self._lead *= 2
 
     def _stop_zeros(self) -> None:
@@ -396,9 +397,7 @@ class Appender:
         except OSError as error:
             raise self.failed("cut", error) from error
         self._files.append((segment, file))
-        self._offset = self.records_end.offset = 0
-        if self._zeroing is not None:
-            self._zeroing.records_end = self.records_end
+        self._offset = self.progress.offset = 0
         self._size = None
         self._lead = FIRST_LEAD_BYTES
         self._write(frames)

@@ -63,7 +63,9 @@ class DirectSaves:
             max(admitted.hard_state.term, admitted.terms.replacing_term),
             admitted.synced_state,
         )
-        self._appender.records_end.elsewhere = self.tail
+        progress = self._appender.progress
+        self.tail.average = progress.average
+        progress.elsewhere = self.tail
 
     def close(self) -> WriteFailedError | None:
         """Have saves go on in Python, behind those that were queued here, which are durable.
@@ -75,7 +77,8 @@ class DirectSaves:
             return None
         offset, crc, last_index, state, entries, queued, error, call = closed
         self._admitted.note_more(HardState(*state), last_index)
-        self._appender.records_end.elsewhere = None
+        self._appender.progress.average = self.tail.average
+        self._appender.progress.elsewhere = None
         self._appender.go_on_behind(offset, crc, last_index, self._admitted.hard_state, queued)
         if self._tells:
             self._note(entries)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from raftwal.background import Background
 from raftwal.errors import LockedError
 from raftwal.fs import File, FileSystem
-from raftwal.wal.zeroing import Preallocation, RecordsEnd, Zeroing
+from raftwal.wal.zeroing import Preallocation, Progress, Zeroing
 
 
 class PreparedSegment(NamedTuple):
@@ -37,12 +37,14 @@ class SegmentPreparation:
         fs: FileSystem,
         directory: str,
         segment_bytes: int,
-        executor: Executor | None = None,
-        preallocation: Preallocation = "reserve",
+        executor: Executor | None,
+        preallocation: Preallocation,
+        progress: Progress,
     ) -> None:
         self._fs = fs
         self._directory = directory
         self._segment_bytes = segment_bytes
+        self._progress = progress
         self._writes_zeros = preallocation == "zeros"
         self._background = Background(executor, "raftwal-preallocate")
         # The segment at hand and the next one: neither waits for the other, and a program
@@ -67,17 +69,21 @@ class SegmentPreparation:
         except OSError:
             # Nothing was promised on this file, and the space may be there by now.
             segment = self._prepare()
+        if segment.zeroing is not None:
+            segment.zeroing.is_beside_records = True
         self._prepared += 1
         self._next = self._background.submit(self._prepare)
         return segment
 
-    def write_zeros(self, path: str, start: int, records_end: RecordsEnd) -> Zeroing | None:
-        """Fill a segment, whose records end where ``records_end`` says, with zeros from ``start``
-        on, unless its space is only reserved.
+    def write_zeros(
+        self, path: str, start: int, *, is_beside_records: bool = True
+    ) -> Zeroing | None:
+        """Fill a segment with zeros from ``start`` on, unless its space is only reserved: as fast
+        as records come, so that the next segment is full when this one is.
         """
         if not self._writes_zeros:
             return None
-        zeroing = Zeroing(self._fs, path, start, records_end, self._zeros)
+        zeroing = Zeroing(self._fs, path, start, self._progress, self._zeros, is_beside_records)
         self._zeroings = [one for one in self._zeroings if not one.has_ended] + [zeroing]
         return zeroing
 
@@ -112,4 +118,4 @@ class SegmentPreparation:
             with contextlib.suppress(OSError):
                 self._fs.remove(path)
             raise
-        return PreparedSegment(file, self.write_zeros(path, 0, RecordsEnd()))
+        return PreparedSegment(file, self.write_zeros(path, 0, is_beside_records=False))

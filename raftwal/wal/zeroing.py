@@ -26,7 +26,7 @@ DEFAULT_PREALLOCATION: Preallocation = "zeros" if sys.platform.startswith("linux
 # part of it looks at all of it.
 _ZEROS = bytes(1 << 16)
 _PAGE_BYTES = 4096
-_BYTES_PER_SYNC = 1 << 18
+_BYTES_AT_ONCE = 1 << 17
 LEAD_BYTES = 1 << 22
 """How far ahead of the records zeros are written as fast as the disk takes them."""
 FIRST_BYTES = LEAD_BYTES
@@ -37,6 +37,8 @@ _REST = 200.0
 then fewer saves than one in a hundred meet a write of zeros."""
 _LOOK_SECONDS = 0.02
 _NOWHERE = 1 << 63
+_LARGE_WRITE_BYTES = 1 << 16
+"""From here on the disk takes longer for the zeros than the file system's journal does."""
 
 
 def check_preallocation(preallocation: Preallocation) -> None:
@@ -54,22 +56,40 @@ def write_first_zeros(file: File, segment_bytes: int) -> None:
         file.write(position, _ZEROS[: end - position])
 
 
-class _End(Protocol):
+class Written(Protocol):
+    """What is known of the records that were written to a log."""
+
     offset: int
+    average: float
 
 
-class RecordsEnd:
-    """Where the records of a segment end now: of one to which none are written, far behind."""
+class Progress:
+    """How far the records of a log's last segment have got, and how large its writes are.
 
-    def __init__(self, offset: int = -LEAD_BYTES) -> None:
+    Asked in other threads than the one that writes the records.
+    """
+
+    def __init__(self, offset: int) -> None:
         self.offset = offset
-        self.elsewhere: _End | None = None
+        self.average = 0.0
+        """Of the bytes of a write: each counts for an eighth, and less with every one behind it."""
+        self.elsewhere: Written | None = None
         """Who knows better, while somebody else writes them."""
 
-    def now(self) -> int:
-        """Asked in another thread than who writes the records."""
+    def note(self, offset: int, size: int) -> None:
+        """Account for a write that ends at ``offset``."""
+        self.offset = offset
+        self.average += (size - self.average) / 8
+
+    def now(self) -> Written:
+        """What is known of both."""
         elsewhere = self.elsewhere
-        return self.offset if elsewhere is None else elsewhere.offset
+        return self if elsewhere is None else elsewhere
+
+    @property
+    def has_large_writes(self) -> bool:
+        """Whether zeros ahead of them would cost more than they save."""
+        return self.now().average >= _LARGE_WRITE_BYTES
 
 
 class Zeroing:
@@ -87,12 +107,15 @@ class Zeroing:
         fs: FileSystem,
         path: str,
         start: int,
-        records_end: RecordsEnd,
+        progress: Progress,
         background: Background,
+        is_beside_records: bool,
     ) -> None:
         self.frontier = start + -start % _PAGE_BYTES
-        self.records_end = records_end
+        self._progress = progress
         self.failed = False
+        self.is_beside_records = is_beside_records
+        """Whether the segment is the one that records go to."""
         self._path = path
         self._background = background
         self._state = threading.Lock()
@@ -147,22 +170,35 @@ class Zeroing:
         end = file.size()
         hole = file.first_hole(self.frontier)
         self.frontier = position = hole + -hole % _PAGE_BYTES
-        while position < end:
+        while position < end and self._wait_for_small_writes():
             started = time.perf_counter()
-            sync_at = min(end, position + _BYTES_PER_SYNC)
-            while position < sync_at:
+            first, some = position, min(end, position + _BYTES_AT_ONCE)
+            while position < some:
                 if self._stop.is_set():
                     return
-                length = min(len(_ZEROS), sync_at - position)
+                length = min(len(_ZEROS), some - position)
                 file.write(position, _ZEROS if length == len(_ZEROS) else bytes(length))
                 self.frontier = position = position + length
-            file.sync_data()
+            if self.is_beside_records:
+                # Else the sync of a save would have all of them to write.
+                file.sync_data()
+            else:
+                file.write_back(first, position - first)
             self._rest(time.perf_counter() - started)
+        if not self.is_beside_records:
+            file.sync_data()
+
+    def _wait_for_small_writes(self) -> bool:
+        """Whether they have come, or may."""
+        while self._progress.has_large_writes:
+            if self._stop.is_set() or not self._background.rest(_LOOK_SECONDS, self._stop):
+                return False
+        return True
 
     def _rest(self, used: float) -> None:
         """Leave the disk alone, for as long as the records do not come close."""
         left = _REST * used
-        while left > 0 and self.frontier - self.records_end.now() >= LEAD_BYTES:
+        while left > 0 and self.frontier - self._progress.now().offset >= LEAD_BYTES:
             if self._stop.is_set() or not self._background.rest(
                 min(left, _LOOK_SECONDS), self._stop
             ):
