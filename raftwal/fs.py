@@ -72,6 +72,12 @@ class File(Protocol):
         where the system cannot tell.
         """
 
+    def next_data(self, offset: int) -> int:
+        """The first place from ``offset`` on for which something may have been written: before it
+        the file reads as zeros.  The size of the file where there is none, ``offset`` where the
+        system cannot tell.
+        """
+
     def try_lock(self) -> bool:
         """Take the exclusive lock; ``False`` when another open file holds it."""
 
@@ -171,6 +177,16 @@ class DiskFile:
             have += len(chunk)
         return b"".join(chunks)
 
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """What `read_into` does."""
+        have = 0
+        while have < len(buffer):
+            count = os.preadv(self._fd, [buffer[have:]], offset + have)
+            if count == 0:
+                break
+            have += count
+        return have
+
     def write(self, offset: int, *pieces: bytes | bytearray) -> None:
         if len(pieces) == 1:
             data = pieces[0]
@@ -257,6 +273,14 @@ class DiskFile:
         except OSError:
             return offset
 
+    def next_data(self, offset: int) -> int:
+        if not hasattr(os, "SEEK_DATA"):
+            return offset
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            return max(offset, self.size()) if error.errno == errno.ENXIO else offset
+
     def try_lock(self) -> bool:
         if fcntl is None:  # pragma: no cover - see the import
             raise OSError(errno.ENOSYS, "this system has no POSIX file locks", self.path)
@@ -288,6 +312,18 @@ def descriptor_of(file: File) -> Descriptor | None:
     """
     descriptor = vars(type(file)).get("descriptor")
     return None if descriptor is None else descriptor(file)
+
+
+def read_into(file: File, offset: int, buffer: memoryview) -> int:
+    """Read into memory that is there already, which is cheaper than new one; how many bytes, fewer
+    than there is room for only at the end of the file.
+    """
+    own = vars(type(file)).get("read_into")
+    if own is not None and hasattr(os, "preadv"):
+        return int(own(file, offset, buffer))
+    data = file.read(offset, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
 
 
 class DiskFileSystem:

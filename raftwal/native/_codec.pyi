@@ -20,7 +20,7 @@ def hand_over_frames(
     offset: int, page_offset: int, buffered: int, sizes: bytes
 ) -> tuple[int, int, int]: ...
 def decode_entries(
-    buffer: bytes,
+    buffer: bytes | memoryview,
     offset: int,
     crc: int,
     first_kept: int,

@@ -375,6 +375,9 @@ class _SimulatedFile:
         self._disk._begin("first_hole", self.path)
         return min(offset, len(self._inode.content))
 
+    def next_data(self, offset: int) -> int:
+        return offset
+
     def try_lock(self) -> bool:
         self._disk._begin("try_lock", self.path)
         if self._inode.lock_holder not in (None, self):

@@ -95,6 +95,10 @@ class Appender:
         self._failure: BaseException | None = None
         self.when_failed: Callable[[], None] | None = None
         self._closed = False
+        descriptor = descriptor_of(self._tail)
+        if descriptor is not None and not descriptor.syncs:
+            # Zeros are for the syncs' sake.
+            preallocation = "reserve"
         self.progress = Progress(offset)
         self._preparation = SegmentPreparation(
             fs, directory, segment_bytes, executor, preallocation, self.progress

@@ -22,7 +22,7 @@ _PREPARED_NAMES = ("0.tmp", "1.tmp")
 _ZEROS = bytes(1 << 16)
 
 
-def first_data(data: bytes, start: int, end: int | None = None) -> int:
+def first_data(data: bytes | memoryview, start: int, end: int | None = None) -> int:
     """Where the first block that is not all zero begins, or ``end`` when all are.
 
     Blocks are of 64 KiB, counted from ``start``: a preallocated tail is tens of
@@ -31,12 +31,12 @@ def first_data(data: bytes, start: int, end: int | None = None) -> int:
     end = len(data) if end is None else end
     for position in range(start, end, len(_ZEROS)):
         block_end = min(end, position + len(_ZEROS))
-        if data[position:block_end] != _ZEROS[: block_end - position]:
+        if bytes(data[position:block_end]) != _ZEROS[: block_end - position]:
             return position
     return end
 
 
-def is_zero(data: bytes, start: int, end: int | None = None) -> bool:
+def is_zero(data: bytes | memoryview, start: int, end: int | None = None) -> bool:
     """Whether ``data[start:end]`` is all zero."""
     return first_data(data, start, end) == (len(data) if end is None else end)
 

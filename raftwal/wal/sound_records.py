@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from raftwal.errors import RecordFormatError
-from raftwal.fs import File
+from raftwal.fs import File, read_into
 from raftwal.wal.segments import is_zero
-from raftwal.wire.entries import EntryRun, decode_entries
+from raftwal.wire.entries import EntryRun, decode_entries, decodes_in_place
 from raftwal.wire.frames import (
     CRC,
     LENGTH_FIELD_BYTES,
@@ -52,7 +52,8 @@ class SoundRecords:
         self._crc = crc
         self._first_kept = first_kept
         self._size = file.size()
-        self._window = b""
+        self._memory = memoryview(b"")
+        self._window: bytes | memoryview = b""
         self._window_start = 0
         self._offset = 0
         self._count = 0
@@ -92,7 +93,7 @@ class SoundRecords:
             end = start + length + padding
             if length == 0 or end > len(window) or any(window[end - padding : end]):
                 return None
-            record = decode_record(window, start, start + length)
+            record = decode_record(bytes(window[start : start + length]), 0, length)
         except RecordFormatError:
             return None
         count = self._count
@@ -116,18 +117,41 @@ class SoundRecords:
         end = min(self._size, self._offset + wanted)
         if end <= known_end:
             return False
-        # Not two at a time.
-        self._window = b""
-        self._window = self._file.read(self._offset, end - self._offset)
+        self._window = self._read(self._offset, end - self._offset)
         self._window_start = self._offset
         return self._window_start + len(self._window) > known_end
 
-    def _is_zero_from_here(self) -> bool:
-        while self._offset < self._size:
-            length = min(WINDOW_BYTES, self._size - self._offset)
+    def _read(self, offset: int, length: int) -> bytes | memoryview:
+        """In the memory of the window before: touching new memory takes longer than reading."""
+        if not decodes_in_place():
+            # Not two at a time.
             self._window = b""
-            self._window = self._file.read(self._offset, length)
-            if not self._window or not is_zero(self._window, 0):
+            return self._file.read(offset, length)
+        if length > len(self._memory):
+            self._memory = memoryview(bytearray(length))
+        return self._memory[: read_into(self._file, offset, self._memory[:length])]
+
+    def _is_zero_from_here(self) -> bool:
+        return all(self._is_zero(start, end) for start, end in self._written_from_here())
+
+    def _is_zero(self, offset: int, end: int) -> bool:
+        while offset < end:
+            window = self._read(offset, min(WINDOW_BYTES, end - offset))
+            if not window or not is_zero(window, 0):
                 return False
-            self._offset += len(self._window)
+            offset += len(window)
         return True
+
+    def _written_from_here(self) -> list[tuple[int, int]]:
+        """The parts that may be anything but zeros: most of a segment's reserved space was never
+        written to.
+
+        All of them before the first is read: Linux takes what it has read ahead for written.
+        """
+        parts = []
+        offset = self._offset
+        while (start := self._file.next_data(offset)) < self._size:
+            hole = self._file.first_hole(start)
+            offset = min(hole, self._size) if hole > start else self._size
+            parts.append((start, offset))
+        return parts

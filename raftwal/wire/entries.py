@@ -93,7 +93,9 @@ class EntryRun(NamedTuple):
     crc: int
 
 
-def decode_entries(buffer: bytes, offset: int, crc: int, first_kept: int, most: int) -> EntryRun:
+def decode_entries(
+    buffer: bytes | memoryview, offset: int, crc: int, first_kept: int, most: int
+) -> EntryRun:
     """The entries from ``offset`` on, no more than ``most``; the chain's value is ``crc`` there.
 
     Kept are those from the index ``first_kept`` on.  Stops before whatever is not a whole
@@ -101,10 +103,16 @@ def decode_entries(buffer: bytes, offset: int, crc: int, first_kept: int, most: 
     `raftwal.wire.frames.decode_record` and whoever knows the log.
     """
     if codec is None:
+        assert isinstance(buffer, bytes)
         return decode_entries_in_python(buffer, offset, crc, first_kept, most)
     return EntryRun._make(
         codec.decode_entries(buffer, offset, crc, first_kept, most, Entry, _ENTRY_TYPES)
     )
+
+
+def decodes_in_place() -> bool:
+    """Whether `decode_entries` takes memory that is used again, too."""
+    return codec is not None
 
 
 def decode_entries_in_python(  # noqa: PLR0912, PLR0915  # as it says

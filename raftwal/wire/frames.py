@@ -72,7 +72,7 @@ def encode_frame(record_type: int, data: bytes | None, crc: int) -> bytes:
     return _LENGTH_FIELD.pack(length) + record
 
 
-def claimed_length(buffer: bytes, offset: int) -> int:
+def claimed_length(buffer: bytes | memoryview, offset: int) -> int:
     """The record length that the field at ``offset`` states, in bytes, unchecked."""
     return int(_LENGTH_FIELD.unpack_from(buffer, offset)[0]) & _LENGTH_MASK
 
@@ -84,7 +84,7 @@ class LengthField(NamedTuple):
     padding: int
 
 
-def decode_length_field(buffer: bytes, offset: int) -> LengthField:
+def decode_length_field(buffer: bytes | memoryview, offset: int) -> LengthField:
     """The length field at ``offset``; both lengths are 0 at the end of the log.
 
     Raises `RecordFormatError` when the padding that it states is not the one that

@@ -117,6 +117,9 @@ class MemoryFile:
     def first_hole(self, offset: int) -> int:
         return len(self._inode.data)
 
+    def next_data(self, offset: int) -> int:
+        return offset
+
     def try_lock(self) -> bool:
         if self._inode.is_locked and not self._has_lock:
             return False
