@@ -14,10 +14,13 @@ CALLS = "fdatasync,fsync,pwrite64,fallocate,ftruncate,sendto"
 DEADLINE_SECONDS = 30
 
 
-def command(trace: Path, injections: Iterable[str]) -> list[str]:
-    """``strace`` with faults; each thread counts its calls by itself."""
+def command(trace: Path, injections: Iterable[str], more_calls: str = "") -> list[str]:
+    """``strace`` with faults; each thread counts its calls by itself.
+
+    ``more_calls`` are recorded, too.
+    """
     inject = [word for fault in injections for word in ("-e", f"inject={fault}")]
-    options = ["-f", "-yy", "-qq", "-s", "0", "-e", f"trace={CALLS}", "-o", str(trace)]
+    options = ["-f", "-yy", "-qq", "-s", "0", "-e", f"trace={CALLS},{more_calls}", "-o", str(trace)]
     return [program("strace"), *options, *inject]
 
 

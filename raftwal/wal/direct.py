@@ -82,9 +82,12 @@ class DirectSaves:
         self._appender.go_on_behind(offset, crc, last_index, self._admitted.hard_state, queued)
         if self._tells:
             self._note(entries)
-        if error:
-            return self._appender.failed(_CALLS[call], OSError(error, os.strerror(error)))
-        return None
+        if not error:
+            return None
+        cause = OSError(error, os.strerror(error))
+        failure = self._appender.failed(_CALLS[call], cause)
+        failure.__cause__ = cause
+        return failure
 
     @property
     def has_failed(self) -> bool:
