@@ -5,6 +5,7 @@ import os
 
 import pytest
 from directories import FIRST_SEGMENT, contents_of, entries, make_log, open_and_read, read
+from implementations import saves_in_python
 from watched_disk import CHANGING_CALLS, Failing, WatchedDisk
 
 import raftwal
@@ -110,7 +111,8 @@ def test_short_writes_are_completed(tmp_path, monkeypatch):
     """A write that takes only part is continued from there."""
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data)[:7], at))
-    make_log(tmp_path / "short", 10)
+    with saves_in_python():
+        make_log(tmp_path / "short", 10)
     monkeypatch.undo()
     make_log(tmp_path / "long", 10)
     assert contents_of(tmp_path / "short") == contents_of(tmp_path / "long")
@@ -119,7 +121,8 @@ def test_short_writes_are_completed(tmp_path, monkeypatch):
 def test_write_that_stops_half_way_is_a_failure(tmp_path, monkeypatch):
     """The disk fills up inside a record: a torn tail, and nothing acknowledged is lost."""
     real = os.pwrite
-    wal = WAL.create(tmp_path / "log", segment_bytes=4096)
+    with saves_in_python():
+        wal = WAL.create(tmp_path / "log", segment_bytes=4096)
     wal.save(None, entries(1, 3))
     room = [600]
 

@@ -155,8 +155,9 @@ def test_another_way_to_preallocate_is_refused(tmp_path):
         RaftStorage.open(tmp_path / "data", preallocation="")
 
 
-def test_a_cut_does_not_wait_for_the_zeros(tmp_path, disk):
+def test_a_cut_does_not_wait_for_the_zeros(tmp_path, disk, monkeypatch):
     """The next segment is taken as it is; its zeros go on beyond the header."""
+    monkeypatch.setattr(zeroing, "_LARGE_WRITE_BYTES", SEGMENT)
     held = Held()
     wal = create(tmp_path / "log", disk, held, segment_bytes=1 << 19, preallocation="zeros")
     held.run(1)  # The next segment has its space, and nothing else.
@@ -213,8 +214,9 @@ def test_zeros_never_get_over_a_record(tmp_path, disk, monkeypatch, size):
         disk.record_comes.wait(0.002)
 
     disk.at_zeros = give_way
+    monkeypatch.setattr(zeroing, "_LARGE_WRITE_BYTES", SEGMENT)
     monkeypatch.setattr(Background, "rest", lambda *_: None)
-    monkeypatch.setattr(zeroing, "_BYTES_PER_SYNC", 1 << 16)
+    monkeypatch.setattr(zeroing, "_BYTES_AT_ONCE", 1 << 16)
     count = 3 * SEGMENT // (size + 60) + 2
     saved = entries(1, min(count, 4000), size=size)
     with WAL.create(
@@ -279,7 +281,7 @@ def test_a_sync_of_zeros_takes_no_error_from_the_sync_of_a_save():
     assert wal.failure is not None
 
 
-@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 4), (SEGMENT // 2, 3)])
+@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 8), (SEGMENT // 2, 1)])
 def test_the_disk_is_left_alone_between_zeros_that_are_far_ahead(
     tmp_path, disk, monkeypatch, lead, beyond_it
 ):
@@ -292,16 +294,15 @@ def test_the_disk_is_left_alone_between_zeros_that_are_far_ahead(
     monkeypatch.setattr(Background, "rest", lambda self, seconds, until: rests.append(seconds))
     create(tmp_path / "log", disk, preallocation="zeros").close()
     assert rests == [zeroing._REST] * len(rests)
-    # The next segment has no records to be ahead of.
-    assert len(rests) == SEGMENT // zeroing._BYTES_PER_SYNC + beyond_it
+    # Those of the next segment are as far ahead of the records as those of this one.
+    assert len(rests) == SEGMENT // zeroing._BYTES_AT_ONCE + beyond_it
 
 
 def test_records_that_come_close_end_the_rest(tmp_path, disk, monkeypatch):
     """The zeros are far ahead and rest; the records come after them, and they go on."""
     monkeypatch.setattr(zeroing, "LEAD_BYTES", SEGMENT // 4)
-    monkeypatch.setattr(zeroing, "NO_RECORDS", -SEGMENT)
     monkeypatch.setattr(zeroing, "_REST", 1e9)
-    first = PAGE + zeroing._BYTES_PER_SYNC
+    first = PAGE + zeroing._BYTES_AT_ONCE
     far_ahead, went_on = threading.Event(), threading.Event()
 
     def look(name, offset):
@@ -313,6 +314,57 @@ def test_records_that_come_close_end_the_rest(tmp_path, disk, monkeypatch):
         assert far_ahead.wait(PATIENCE)
         wal.save(None, entries(1, 10, size=SEGMENT // 100))
         assert went_on.wait(PATIENCE)
+
+
+def test_the_next_segment_is_full_of_zeros_when_this_one_is_of_records(tmp_path, disk, monkeypatch):
+    """Its zeros keep their distance from the records, though these are in another file."""
+    monkeypatch.setattr(zeroing, "LEAD_BYTES", SEGMENT // 4)
+    monkeypatch.setattr(zeroing, "_REST", 1e9)
+    reached = {end: threading.Event() for end in (SEGMENT // 4, SEGMENT // 2, SEGMENT)}
+
+    def look(name, offset):
+        if name == "0.tmp":
+            for end, event in reached.items():
+                if offset + (1 << 16) >= end:
+                    event.set()
+
+    disk.at_zeros = look
+    with WAL.create(tmp_path / "log", segment_bytes=SEGMENT, fs=disk, preallocation="zeros") as wal:
+        assert reached[SEGMENT // 4].wait(PATIENCE)
+        assert not reached[SEGMENT // 2].wait(0.1)
+        for entry in entries(1, 30, size=SEGMENT // 100):
+            wal.save(None, [entry])
+        assert reached[SEGMENT // 2].wait(PATIENCE)
+        assert not reached[SEGMENT].wait(0.1)
+        for entry in entries(31, 80, size=SEGMENT // 100):
+            wal.save(None, [entry])
+        assert reached[SEGMENT].wait(PATIENCE)
+
+
+def test_large_writes_have_no_zeros_ahead(tmp_path, disk, monkeypatch):
+    """The disk would have twice as much to do: until small ones come, in the next segment."""
+    held = Held()
+    wal = create(tmp_path / "log", disk, held, segment_bytes=2 * SEGMENT, preallocation="zeros")
+    large, small = 1 << 17, 100
+    for index in range(1, 13):
+        wal.save(None, entries(index, index, size=large))
+    assert wal._appender.progress.has_large_writes
+    monkeypatch.setattr(Background, "rest", lambda *_: False)
+    while held.tasks:
+        held.run(1)
+    assert not disk.zeros
+    for index in range(13, 80):
+        wal.save(None, entries(index, index, size=small))
+    assert not wal._appender.progress.has_large_writes
+    for index in range(80, 84):
+        wal.save(None, entries(index, index, size=large))
+    for index in range(84, 140):
+        wal.save(None, entries(index, index, size=small))
+    while held.tasks:
+        held.run(1)
+    wal.close()
+    assert disk.zeros
+    assert len(open_and_read(tmp_path / "log", 2 * SEGMENT).entries) == 139
 
 
 def test_nobody_waits_for_a_rest(tmp_path, disk, monkeypatch):

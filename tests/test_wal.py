@@ -15,6 +15,7 @@ from directories import (
     read,
     segment_name,
 )
+from implementations import saves_in_python
 from watched_disk import Failing, WatchedDisk
 
 import raftwal
@@ -422,7 +423,8 @@ def test_entries_at_index_0_are_written_and_skipped_as_etcd_does(tmp_path):
 
 def test_an_interrupt_in_the_middle_of_a_save_is_final(tmp_path, monkeypatch):
     """Half of a save's bookkeeping would break the checksum chain of the next one."""
-    log = WAL.create(tmp_path / "log")
+    with saves_in_python():
+        log = WAL.create(tmp_path / "log")
     log.save(HardState(1, 1, 0), [Entry(1, 1, b"kept")])
 
     def interrupt(*arguments):
