@@ -177,13 +177,23 @@ def test_a_node_with_old_code_waits_at_the_new_version_until_it_is_updated(tmp_p
         nodes.node_class = DURABLE.node_class(First)
         late = nodes.start(old)
         nodes.call(leader.put, "a")
+        nodes.tick_until(lambda: late.words == ["a"], "the node with old code to follow")
+        assert late.ready() is None
+        # It is told of the version and of what is behind it at once.
+        del nodes.nodes[old]
         nodes.call(leader.setCodeVersion, 1)
         nodes.call(leader.put, "b")
+        nodes.nodes[old] = late
         nodes.tick_until(
             lambda: late.raftCommitIndex == leader.raftCommitIndex, "the entries to arrive"
         )
         nodes.tick_until(lambda: "unsupported code version" in caplog.text, "the complaint")
+        for _ in range(20):
+            nodes.tick()
         assert late.words == ["a"]
+        assert caplog.text.count("unsupported code version") <= 3, "once for each entry"
+        assert "code version 1" in late.ready()
         nodes.node_class = DURABLE.node_class(Second)
         updated = nodes.restart(old)
         nodes.tick_until(lambda: updated.words == ["A", "B"], "the new code to go on")
+        nodes.tick_until(lambda: updated.ready() is None, "it to be ready")

@@ -63,6 +63,7 @@ _METHODS = {
     "_getLeader": (),
     "_checkCommandsToApply": (),
     "__applyLogEntries": (),
+    "__doApplyCommand": ("command",),
     "__onMessageReceived": ("node", "message"),
     "__onSetCodeVersion": ("newVersion",),
     "__setCurrentTerm": ("term", "votedForNodeId"),

@@ -18,6 +18,7 @@ from pysyncobj import SyncObjConf
 from pysyncobj.node import Node
 
 from raftwal.pysyncobj import false_alarm
+from raftwal.pysyncobj.code_version import keep_code_version, wait_at_unknown_code_version
 from raftwal.pysyncobj.node import DurableNode
 from raftwal.pysyncobj.serializer import SnapshotSerializer
 from raftwal.pysyncobj.settings import StorageSettings
@@ -116,7 +117,8 @@ def construct(
     node = DurableNode(data_dir, node_id, (str(other.id) for other in others), settings)
     # Before SyncObj.__init__: every attribute made after it is replicated state.
     setattr(sync_obj, NODE_ATTRIBUTE, node)
-    _keep_code_version(sync_obj)
+    keep_code_version(sync_obj)
+    wait_at_unknown_code_version(sync_obj, node)
     try:
         original_init(
             self_node,
@@ -163,17 +165,3 @@ def _copy_for_construction(
     conf.journalFile = journal_file
     conf.fullDumpFile = full_dump_file
     return conf
-
-
-def _keep_code_version(sync_obj: Any) -> None:
-    """Have a loaded snapshot's code version stay in force.
-
-    PySyncObj takes the version from a dump, and goes on calling the methods of version 0.
-    """
-    original = sync_obj._SyncObj__onSetCodeVersion
-
-    def on_set_code_version(version: int) -> None:
-        enabled = sync_obj.__dict__.get("_SyncObj__enabledCodeVersion", 0)
-        original(max(version, enabled))
-
-    sync_obj._SyncObj__onSetCodeVersion = on_set_code_version

@@ -39,6 +39,9 @@ def why_not_ready(sync_obj: Any) -> str | None:
     reason = why_unhealthy(sync_obj)
     if reason is not None:
         return reason
+    version = _node_of(sync_obj).unknown_code_version
+    if version is not None:
+        return f"the cluster is at code version {version}, which this node's code does not know"
     if not sync_obj.isReady():
         return "not in step with the cluster yet"
     if sync_obj._getLeader() is None:

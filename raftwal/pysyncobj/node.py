@@ -76,6 +76,8 @@ class DurableNode:
             executor=settings.executor,
         )
         self.failure: BaseException | None = None
+        self.unknown_code_version: int | None = None
+        """The one that stands next in the log, if the application's code does not know it."""
         self._process = os.getpid()
         self._stopped = False
         self._closed = False
