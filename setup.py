@@ -10,11 +10,14 @@ from setuptools import Extension, setup
 FIRST_STABLE = (3, 11)
 is_stable = sys.version_info >= FIRST_STABLE and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
+# Flags from the environment take the place of Python's own, optimization among them.
+flags = os.environ.get("CFLAGS", "")
 codec = Extension(
     "raftwal.native._codec",
     [f"raftwal/native/{name}.c" for name in ("codec", "crc32c", "tail", "write_back")],
     depends=[f"raftwal/native/{name}.h" for name in ("crc32c", "encoding", "tail", "write_back")],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_stable else [],
+    extra_compile_args=["-O3"] if flags and "-O" not in flags else [],
     py_limited_api=is_stable,
     # For those who would rather have no package than a slower one: make wheels, and the tests.
     optional="RAFTWAL_REQUIRE_NATIVE" not in os.environ,

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
 INPUTS = 3_000
+THEIR_TESTS = ("test_native.py", "test_direct_saves.py", "test_direct_saves_compared.py")
 
 
 def sanitizer_libraries() -> str:
@@ -93,7 +94,15 @@ def test_the_sanitizers_are_at_work_and_on_the_package_that_is_tested(sanitized)
 
 
 def test_its_own_tests_pass(sanitized):
-    done = run(sanitized, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_native.py")
+    done = run(
+        sanitized,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *(f"tests/{name}" for name in THEIR_TESTS),
+    )
     assert done.returncode == 0, done.stdout[-4000:]
 
 
