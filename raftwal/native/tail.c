@@ -437,7 +437,9 @@ static int
 commit(Tail *tail, uint64_t write, Told *told)
 {
     pthread_mutex_lock(&tail->mutex);
-    if (tail->durable >= write || tail->status == FAILED) {
+    /* The error stays when the tail is closed: what it was to write then is gone, and a sync
+     * of what is there would speak for it. */
+    if (tail->durable >= write || tail->error != 0) {
         int is_durable = tail->durable >= write;
         pthread_mutex_unlock(&tail->mutex);
         return is_durable;
