@@ -86,6 +86,7 @@ typedef struct {
     PyObject *hard_state_class;
     /* What this and the lock of the interpreter guard: nobody queues beside who reserved it. */
     int is_reserved;
+    int is_ahead;
     int tells;
     /* Guards all below.  It is held for no call that waits, nor by anyone who waits for the
      * interpreter's lock. */
@@ -405,6 +406,9 @@ lead(Tail *tail, Told *told)
         tail->status = FAILED;
         tail->error = error;
         tail->failed_call = call;
+        if (call == SYNC_CALL) {
+            tail->offset += taken.size;
+        }
     }
     else {
         tail->durable = number;
@@ -604,6 +608,7 @@ open_tail(PyObject *self, PyObject *arguments)
         tail->lowest_term = lowest_term;
         tail->state = state;
         tail->status = OPEN;
+        tail->is_ahead = 1;
     }
     pthread_mutex_unlock(&tail->mutex);
     if (!was_closed) {
@@ -739,6 +744,7 @@ static PyMemberDef members[] = {
     {"offset", T_ULONGLONG, offsetof(Tail, offset), READONLY, "Where the file's records end."},
     {"average", T_DOUBLE, offsetof(Tail, average), 0, "Bytes of a write: see zeroing.py."},
     {"last_index", T_ULONGLONG, offsetof(Tail, last_index), READONLY, "That of the log."},
+    {"is_ahead", T_INT, offsetof(Tail, is_ahead), 0, "Whether it knows of saves nobody else does."},
     {"is_reserved", T_INT, offsetof(Tail, is_reserved), 0, "Whether `save` refuses."},
     {NULL, 0, 0, 0, NULL},
 };
