@@ -31,6 +31,7 @@ def decode_entries(
 
 class Tail:
     limit: int
+    is_ahead: int
     is_reserved: int
     average: float
     @property

@@ -86,6 +86,7 @@ typedef struct {
     PyObject *hard_state_class;
     /* What this and the lock of the interpreter guard: nobody queues beside who reserved it. */
     int is_reserved;
+    int is_ahead;
     int tells;
     /* Guards all below.  It is held for no call that waits, nor by anyone who waits for the
      * interpreter's lock. */
@@ -190,7 +191,7 @@ put_entries(Tail *tail, PyObject *entries, Py_ssize_t count, size_t most)
         Entry entry;
         /* Terms that change, and entries that replace others, are for the reference. */
         if (!read_entry(item_of(entries, position), &entry) || entry.index != last_index + 1 ||
-            entry.index == UINT64_MAX || entry.term != tail->last_term ||
+            entry.index == 0 || entry.index == UINT64_MAX || entry.term != tail->last_term ||
             (size_t)entry.size > most || queued->size + sizeof(Head) + (size_t)entry.size > most ||
             !have_room(queued, 2 * sizeof(Head) + (size_t)entry.size)) {
             PyErr_Clear();
@@ -405,6 +406,9 @@ lead(Tail *tail, Told *told)
         tail->status = FAILED;
         tail->error = error;
         tail->failed_call = call;
+        if (call == SYNC_CALL) {
+            tail->offset += taken.size;
+        }
     }
     else {
         tail->durable = number;
@@ -432,41 +436,60 @@ lead(Tail *tail, Told *told)
     return error == 0;
 }
 
-/* Whether that write is durable; if not, the log has failed.  The interpreter's lock is not held. */
+/* With the mutex held before, not behind it, while somebody else leads. */
 static int
-commit(Tail *tail, uint64_t write, Told *told)
+wait_or_lead(Tail *tail, uint64_t write, PyThread_type_lock gate, Told *told)
 {
-    pthread_mutex_lock(&tail->mutex);
-    if (tail->durable >= write || tail->status == FAILED) {
-        int is_durable = tail->durable >= write;
-        pthread_mutex_unlock(&tail->mutex);
-        return is_durable;
-    }
-    if (!tail->is_led) {
-        return lead(tail, told);
-    }
-    Waiter waiter = {.write = write, .gate = PyThread_allocate_lock()};
-    if (waiter.gate == NULL) {
-        /* Out of memory, and what is queued cannot be taken back. */
-        pthread_mutex_unlock(&tail->mutex);
-        usleep(1000);
-        return commit(tail, write, told);
-    }
-    PyThread_acquire_lock(waiter.gate, WAIT_LOCK);
+    Waiter waiter = {.write = write, .gate = gate};
+    PyThread_acquire_lock(gate, WAIT_LOCK);
     Waiter **last = &tail->waiters;
     while (*last != NULL) {
         last = &(*last)->next;
     }
     *last = &waiter;
     pthread_mutex_unlock(&tail->mutex);
-    PyThread_acquire_lock(waiter.gate, WAIT_LOCK);
-    PyThread_free_lock(waiter.gate);
+    PyThread_acquire_lock(gate, WAIT_LOCK);
     if (waiter.is_done) {
         let_go(waiter.next);
         return waiter.is_durable;
     }
     pthread_mutex_lock(&tail->mutex);
     return lead(tail, told);
+}
+
+/* Whether that write is durable; if not, the log has failed.  The interpreter's lock is not held. */
+static int
+commit(Tail *tail, uint64_t write, Told *told)
+{
+    PyThread_type_lock gate = NULL;
+    pthread_mutex_lock(&tail->mutex);
+    /* The error stays when the tail is closed: what it was to write then is gone, and a sync
+     * of what is there would speak for it. */
+    while (tail->durable < write && tail->error == 0 && tail->is_led && gate == NULL) {
+        /* Not under the mutex: with tracemalloc at work, memory waits for the interpreter's lock. */
+        pthread_mutex_unlock(&tail->mutex);
+        gate = PyThread_allocate_lock();
+        if (gate == NULL) {
+            /* Out of memory, and what is queued cannot be taken back. */
+            usleep(1000);
+        }
+        pthread_mutex_lock(&tail->mutex);
+    }
+    int is_durable;
+    if (tail->durable >= write || tail->error != 0) {
+        is_durable = tail->durable >= write;
+        pthread_mutex_unlock(&tail->mutex);
+    }
+    else if (!tail->is_led) {
+        is_durable = lead(tail, told);
+    }
+    else {
+        is_durable = wait_or_lead(tail, write, gate, told);
+    }
+    if (gate != NULL) {
+        PyThread_free_lock(gate);
+    }
+    return is_durable;
 }
 
 /* True; what there is to tell of the write, where that is wanted; None after a failure. */
@@ -585,6 +608,7 @@ open_tail(PyObject *self, PyObject *arguments)
         tail->lowest_term = lowest_term;
         tail->state = state;
         tail->status = OPEN;
+        tail->is_ahead = 1;
     }
     pthread_mutex_unlock(&tail->mutex);
     if (!was_closed) {
@@ -720,6 +744,7 @@ static PyMemberDef members[] = {
     {"offset", T_ULONGLONG, offsetof(Tail, offset), READONLY, "Where the file's records end."},
     {"average", T_DOUBLE, offsetof(Tail, average), 0, "Bytes of a write: see zeroing.py."},
     {"last_index", T_ULONGLONG, offsetof(Tail, last_index), READONLY, "That of the log."},
+    {"is_ahead", T_INT, offsetof(Tail, is_ahead), 0, "Whether it knows of saves nobody else does."},
     {"is_reserved", T_INT, offsetof(Tail, is_reserved), 0, "Whether `save` refuses."},
     {NULL, 0, 0, 0, NULL},
 };

@@ -110,19 +110,20 @@ class Admission:
     ) -> int:
         if gate is not None:
             gate.check(hard_state, entries)
-        write: int = direct.tail.queue(hard_state, entries)
-        if write <= 0:
-            write = direct.queue_otherwise(write, hard_state, entries)
-            if write == NOT_HERE:
-                self._appender.check_usable()
-                return self._save(hard_state, entries, gate)
-        if gate is not None:
-            try:
+        try:
+            write: int = direct.tail.queue(hard_state, entries)
+            if write <= 0:
+                write = direct.queue_otherwise(write, hard_state, entries)
+            if gate is not None and write != NOT_HERE:
                 gate.admitted(entries)
-            except BaseException as error:
-                direct.close()
-                self._appender.fail(error)
-                raise
+        except BaseException as error:
+            # The account that the gate is of would be another than the log's.
+            direct.close()
+            self._appender.fail(error)
+            raise
+        if write == NOT_HERE:
+            self._appender.check_usable()
+            return self._save(hard_state, entries, gate)
         return write
 
     def _save(

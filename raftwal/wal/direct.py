@@ -72,11 +72,25 @@ class DirectSaves:
 
         The failure that this finds is the log's, and returned.
         """
+        if not self.tail.is_ahead:
+            return None
+        try:
+            return self._close()
+        except BaseException as error:
+            # An interrupt, say: what was written here would be written over from there.
+            try:
+                self.tail.close()
+            finally:
+                self._appender.fail(error)
+            raise
+
+    def _close(self) -> WriteFailedError | None:
         closed = self.tail.close()
         if closed is None:
             return None
         offset, crc, last_index, state, entries, queued, error, call = closed
         self._admitted.note_more(HardState(*state), last_index)
+        self.tail.is_ahead = 0
         self._appender.progress.average = self.tail.average
         self._appender.progress.elsewhere = None
         self._appender.go_on_behind(offset, crc, last_index, self._admitted.hard_state, queued)
@@ -138,10 +152,10 @@ class DirectSaves:
     @property
     def last_index(self) -> int:
         """That of the log, with all that was admitted."""
-        return self.tail.last_index if self.tail.is_open else self._admitted.last_index
+        return self.tail.last_index if self.tail.is_ahead else self._admitted.last_index
 
     @property
     def hard_state(self) -> HardState:
         """Likewise."""
-        state = HardState(*self.tail.hard_state()) if self.tail.is_open else EMPTY_HARD_STATE
+        state = HardState(*self.tail.hard_state()) if self.tail.is_ahead else EMPTY_HARD_STATE
         return self._admitted.hard_state if state == EMPTY_HARD_STATE else state
