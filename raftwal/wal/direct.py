@@ -41,10 +41,14 @@ class DirectSaves:
         self._metrics = metrics
         self._tells = metrics is not NO_WAL_METRICS
         self.tail = codec.Tail(HardState, self._tells)
+        self.is_wanted = False
+        """Whether it was a save that waits for its write which came last and found this closed."""
 
     def open(self) -> None:
-        """Have saves go on natively, if they can: there is nothing queued, and nobody writes."""
-        end = self._appender.direct_end()
+        """Have saves go on natively, if any want to and can: there is nothing queued, and nobody
+        writes.
+        """
+        end = self._appender.direct_end() if self.is_wanted else None
         admitted = self._admitted
         if end is None:
             return
@@ -124,6 +128,7 @@ class DirectSaves:
                 self.tail.limit = limit
                 answer = self.tail.queue(hard_state, entries)
         if answer == NOT_HERE:
+            self.is_wanted = True
             self.close()
         elif answer == 0 and self._tells:
             self._note(self.tail.count_entries())

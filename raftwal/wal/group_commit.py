@@ -187,6 +187,9 @@ class GroupCommit:
             if self._direct is not None:
                 self._direct.close()
             wants_sync = bool(admit(*arguments))
+            if self._direct is not None:
+                # What is not waited for by its thread is written in Python.
+                self._direct.is_wanted = False
             write = self._appender.sealed_writes + 1
             self._submitted.append(_Submitted(future, write, wants_sync))
             is_to_begin = self._is_to_be_scheduled()
