@@ -141,6 +141,43 @@ def test_threads_save_while_memory_is_traced(tmp_path):
     assert done.stdout.split()[-1] == str(16 * 300)
 
 
+def test_what_finalizers_save_does_not_wait_for_the_save_that_they_interrupt(tmp_path):
+    """Garbage is collected wherever Python makes an object; a lock that is held there is not
+    to be had.
+    """
+    program = """
+        import gc, sys
+        from raftwal import WAL, Entry, HardState
+
+        class Saving:
+            def __init__(self):
+                self.itself = self
+
+            def __del__(self):
+                log.save(HardState(1, 1, 5))
+
+        with WAL.create(sys.argv[1]) as log:
+            log.save(HardState(1, 1, 0), [Entry(1, 1, b"")])
+            gc.disable()
+            for number in (1 << 64, -1, 1 << 2000):
+                refused = [Entry(1, number, b"")]
+                save = log._tail.save
+                Saving()
+                try:
+                    raise KeyError
+                except KeyError:
+                    gc.set_threshold(1)
+                    gc.enable()
+                    assert save(None, refused) is False
+                    gc.disable()
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "log")],
+        check=True,
+        timeout=60,
+    )
+
+
 def test_no_entry_goes_on_natively_behind_the_highest_index(tmp_path):
     """Where an index that is one higher would be 0, which is allowed, and means nothing."""
 

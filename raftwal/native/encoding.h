@@ -49,18 +49,31 @@ length_of(PyObject *sequence)
     return PyTuple_Check(sequence) ? PyTuple_Size(sequence) : -1;
 }
 
+/* Without an exception for a number that does not fit: before Python 3.12, one that is made can have
+ * garbage collected, and so any code run, and the tail reads entries under its mutex. */
 static inline int
 read_number(PyObject *object, uint64_t *number)
 {
     if (object == NULL || !PyLong_Check(object)) {
         return 0;
     }
-    *number = PyLong_AsUnsignedLongLong(object);
-    if (*number == (uint64_t)-1 && PyErr_Occurred()) {
-        PyErr_Clear();
+    int overflow;
+    long long small = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow == 0) {
+        *number = (uint64_t)small;
+        return small >= 0;
+    }
+    if (overflow < 0 || !PyLong_CheckExact(object)) {
         return 0;
     }
-    return 1;
+    *number = PyLong_AsUnsignedLongLongMask(object);
+    PyObject *same = PyLong_FromUnsignedLongLong(*number);
+    int is_same = same != NULL && PyObject_RichCompareBool(object, same, Py_EQ) == 1;
+    Py_XDECREF(same);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+    }
+    return is_same;
 }
 
 /* Whether `object` is an entry of the usual kind. */
