@@ -82,6 +82,19 @@ def test_what_was_saved_before_an_interrupted_close_is_not_written_over(log, tmp
     assert WAL.open_for_read(tmp_path / "log").read_all().entries == entries(1, 9)
 
 
+def test_an_interrupt_before_the_log_is_ones_own_leaves_it_open(log):
+    interrupted = log._group._direct
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+
+        def interrupt():
+            raise KeyboardInterrupt
+
+        patch.setattr(interrupted, "close", interrupt)
+        log.flush()
+    assert log._tail.takes_saves
+    log.save(None, entries(2, 2))
+
+
 def test_an_account_beside_the_log_does_not_miss_an_interrupted_save(log, tmp_path):
     """The log takes nothing more: it may hold a save of which the account knows nothing."""
     accounted = []

@@ -48,6 +48,9 @@ class DirectSaves:
         """Have saves go on natively, if any want to and can: there is nothing queued, and nobody
         writes.
         """
+        if self.tail.is_open:
+            # Who had the lead was interrupted before anything was done with it.
+            return
         end = self._appender.direct_end() if self.is_wanted else None
         admitted = self._admitted
         if end is None:
