@@ -61,7 +61,20 @@ class Tail:
     ) -> None: ...
     def close(
         self,
-    ) -> tuple[int, int, int, tuple[int, int, int], int, bytes, int, int] | None: ...
+    ) -> (
+        tuple[
+            int,
+            int,
+            int,
+            tuple[int, int, int],
+            int,
+            bytes,
+            int,
+            int,
+            tuple[int, float, float],
+        ]
+        | None
+    ): ...
     def save(
         self, hard_state: HardState | None, entries: object, /
     ) -> bool | tuple[int, float, float] | None: ...

@@ -91,7 +91,7 @@ typedef struct {
     /* Guards all below.  It is held for no call that waits, nor by anyone who waits for the
      * interpreter's lock. */
     pthread_mutex_t mutex;
-    int status;
+    _Atomic int status;
     int fd;
     int syncs;
     uint64_t segment_bytes;
@@ -277,12 +277,15 @@ queue(Tail *tail, PyObject *hard_state, PyObject *entries)
     State state;
     int has_state = read_state(tail, hard_state, &state);
     Py_ssize_t count = length_of(entries);
-    if (has_state < 0 || count < 0 || (count == 0 && !has_state)) {
+    if (has_state < 0 || count < 0) {
         return NOT_HERE;
     }
     pthread_mutex_lock(&tail->mutex);
     int64_t write;
-    if (count == 0 && !tail->is_awaited && tail->queued.size > MOST_BYTES_NOT_AWAITED) {
+    if (count == 0 && !has_state) {
+        write = tail->status == OPEN ? 0 : NOT_HERE;
+    }
+    else if (count == 0 && !tail->is_awaited && tail->queued.size > MOST_BYTES_NOT_AWAITED) {
         write = NOT_HERE;
     }
     else {
@@ -623,7 +626,8 @@ PyDoc_STRVAR(close_doc,
              "Take no more saves, and return when those that were queued are durable: where the\n"
              "log ends, its chain's value, its last index, the term, vote and commit of its last\n"
              "hard state, how many entries were saved, and the records that were queued and\n"
-             "that nobody waits for; the number of the error and the call that failed, or 0.\n"
+             "that nobody waits for; the number of the error and the call that failed, or 0; and what\n"
+             "this wrote itself, as `save` tells it.\n"
              "``None`` where it was closed.");
 
 static PyObject *
@@ -642,18 +646,19 @@ close_tail(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (was_closed) {
         Py_RETURN_NONE;
     }
+    Told told = {0};
     if (is_busy) {
-        Told told = {0};
         Py_BEGIN_ALLOW_THREADS
         (void)commit(tail, last_write, &told);
         Py_END_ALLOW_THREADS
     }
     PyObject *result = Py_BuildValue(
-        "KkK(KKK)Ky#ii", (unsigned long long)tail->offset, (unsigned long)tail->crc,
+        "KkK(KKK)Ky#ii(ndd)", (unsigned long long)tail->offset, (unsigned long)tail->crc,
         (unsigned long long)tail->last_index, (unsigned long long)tail->state.term,
         (unsigned long long)tail->state.vote, (unsigned long long)tail->state.commit,
         (unsigned long long)tail->entries, tail->queued.bytes, (Py_ssize_t)tail->queued.size,
-        tail->error, tail->failed_call);
+        tail->error, tail->failed_call, (Py_ssize_t)told.bytes, told.write_seconds,
+        told.sync_seconds);
     if (result != NULL) {
         tail->status = CLOSED;
         tail->queued.size = 0;

@@ -95,7 +95,7 @@ class DirectSaves:
         closed = self.tail.close()
         if closed is None:
             return None
-        offset, crc, last_index, state, entries, queued, error, call = closed
+        offset, crc, last_index, state, entries, queued, error, call, written = closed
         self._admitted.note_more(HardState(*state), last_index)
         self.tail.is_ahead = 0
         self._appender.progress.average = self.tail.average
@@ -104,6 +104,7 @@ class DirectSaves:
         if self._tells:
             self._note(entries)
         if not error:
+            self._observe(written)
             return None
         cause = OSError(error, os.strerror(error))
         failure = self._appender.failed(_CALLS[call], cause)
@@ -139,13 +140,16 @@ class DirectSaves:
 
     def tell(self, written: tuple[int, float, float]) -> None:
         """Report a write: its bytes, its time in seconds, and that of its sync."""
+        self._observe(written)
+        if self._tells:
+            self._note(self.tail.count_entries())
+
+    def _observe(self, written: tuple[int, float, float]) -> None:
         count, write_seconds, sync_seconds = written
         if count:
             self._metrics.write_seconds.observe(write_seconds)
             self._metrics.written_bytes.inc(count)
             self._appender.note_sync(sync_seconds)
-        if self._tells:
-            self._note(self.tail.count_entries())
 
     def _note(self, entries: int) -> None:
         metrics = self._metrics
