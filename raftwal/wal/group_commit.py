@@ -34,13 +34,14 @@ GROUPED = -1
 class _Waiter:
     """A thread that waits until its records are durable, or until it is the one to lead."""
 
-    __slots__ = ("failed", "gate", "leads", "write")
+    __slots__ = ("failed", "gate", "is_told", "leads", "write")
 
     def __init__(self, write: int) -> None:
         self.write = write
         self.gate = threading.Lock()
         self.gate.acquire()
         self.leads = False
+        self.is_told = False
         self.failed = False
 
 
@@ -73,28 +74,31 @@ class GroupCommit:
         self._executor = executor
         # Held while records are queued; by `alone`, while the disk is at work, too.
         self._order = threading.Lock()
-        self._is_led = False
+        # The waiter that was given the lead, or the number of the thread that has it.
+        self._led_by: _Waiter | int | None = None
+        self._taken = _NOBODY
         self._alone_by: int | None = None
         self._waiters: list[_Waiter] = []
         self._waiting_to_be_alone: deque[_Waiter] = deque()
         self._submitted: list[_Submitted] = []
-        self._settled: list[tuple[Future[None], bool]] = []
+        self._settled: deque[tuple[Future[None], bool]] = deque()
         self._background: Background | None = None
         self._is_scheduled = False
         self._task: Future[None] | None = None
         self._runs_in: int | None = None
 
-    def save(self, admit: Admit, *arguments: Any) -> None:  # noqa: PLR0912 - see `finally`
+    def save(self, admit: Admit, *arguments: Any) -> None:  # noqa: PLR0912, PLR0915 - see `finally`
         """Call ``admit``; return when what it queued is durable, if it has to be.
 
         Raises what ``admit`` does, and `WriteFailedError`.
         """
-        if self._alone_by is not None and self._alone_by == threading.get_ident():
+        me: _Waiter | int = threading.get_ident()
+        if self._alone_by == me:
             self._save_alone(admit, arguments)
             return
         leads = is_committed = False
+        undone: BaseException | None = None
         waiter: _Waiter | None = None
-        group = _NOBODY
         direct_write = 0
         try:
             with self._order:
@@ -104,12 +108,13 @@ class GroupCommit:
                 write = self._appender.sealed_writes + 1
                 if admitted != GROUPED:
                     direct_write = admitted
-                elif self._is_led:
+                elif self._led_by is not None:
                     waiter = _Waiter(write)
                     self._waiters.append(waiter)
                 else:
-                    leads = self._is_led = True
-                    group = self._take()
+                    leads = True
+                    self._led_by = me
+                    self._take()
             if direct_write:
                 assert self._direct is not None  # it gave the number
                 written = self._direct.tail.commit(direct_write)
@@ -117,6 +122,7 @@ class GroupCommit:
                     self.told(written)
                 return
             if waiter is not None:
+                me = waiter
                 waiter.gate.acquire()
                 if not waiter.leads:
                     if waiter.failed:
@@ -124,7 +130,7 @@ class GroupCommit:
                     return
                 leads = True
                 with self._order:
-                    group = self._take()
+                    self._take()
                     if self._direct is not None:
                         # Nobody queues here meanwhile: those who come can go on natively.
                         is_committed = True
@@ -132,18 +138,22 @@ class GroupCommit:
             if not is_committed:
                 self._appender.commit()
             if self._appender.taken_writes < write:
-                group = self._commit_up_to(write, group)
+                self._commit_up_to(write)
         except BaseException as error:
             if leads:
                 # It holds what others wait for; and an interrupt says nothing of the disk.
-                self._appender.fail(error)
+                undone = error
             elif waiter is not None:
                 leads = self._leave(waiter)
             raise
         finally:
             # All of it in one frame: wherever an interrupt comes, this finds the lead.
             if leads:
-                self._hand_over(group)
+                try:
+                    self._hand_over(me, undone)
+                except BaseException:
+                    self._hand_over(me, undone)
+                    raise
 
     def told(self, written: tuple[int, float, float] | None) -> None:
         """Note what the native tail has to tell of a write; raises when that has failed."""
@@ -155,21 +165,25 @@ class GroupCommit:
             failure = self._direct.close()
         raise failure or self._appender.refusal()
 
-    def _commit_up_to(self, write: int, group: _Group) -> _Group:
-        """What was taken first was for ``group``, whose records cannot be of one write with
-        those of the leader: commit what follows, too, and return the group of the last.
+    def _commit_up_to(self, write: int) -> None:
+        """What was taken first was for others, whose records cannot be of one write with those of
+        the leader: commit what follows, too.
         """
         while self._appender.taken_writes < write:
             with self._order:
-                self._tell(group)
-                group = self._take()
+                self._tell(self._taken)
+                self._take()
             self._appender.commit()
-        return group
 
     def _save_alone(self, admit: Admit, arguments: tuple[Any, ...]) -> None:
         if admit(*arguments):
-            self._appender.take()
-            self._appender.commit()
+            try:
+                self._appender.take()
+                self._appender.commit()
+            except BaseException as error:
+                # What was taken and not written would be missing before whatever follows.
+                self._appender.fail(error)
+                raise
 
     def submit(
         self, callback: Callable[[Future[None]], object] | None, admit: Admit, *arguments: Any
@@ -192,54 +206,63 @@ class GroupCommit:
                 self._direct.is_wanted = False
             write = self._appender.sealed_writes + 1
             self._submitted.append(_Submitted(future, write, wants_sync))
-            is_to_begin = self._is_to_be_scheduled()
+            is_to_begin = self._is_to_begin()
         if is_to_begin:
             self._begin()
         return future
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:  # noqa: PLR0912 - likewise
         """Nobody else queues or writes meanwhile; what others queued before is durable.
 
         May be entered again by the thread that is in it.
         """
-        me = threading.get_ident()
+        me: _Waiter | int = threading.get_ident()
         if self._alone_by == me:
             yield
             return
         leads = False
+        is_alone = False
+        undone: BaseException | None = None
         waiter: _Waiter | None = None
-        group = _NOBODY
         try:
             with self._order:
-                if self._is_led:
+                if self._led_by is not None:
                     waiter = _Waiter(0)
                     self._waiting_to_be_alone.append(waiter)
                 else:
-                    leads = self._is_led = True
+                    leads = True
+                    self._led_by = me
             if waiter is not None:
+                me = waiter
                 waiter.gate.acquire()
                 leads = True
             with self._order:
                 if self._direct is not None:
                     self._direct.close()
                 while self._appender.failure is None and (self._waiters or self._has_to_write()):
-                    group = self._take()
+                    self._take()
                     self._appender.commit()
-                    self._tell(group)
-                    group = _NOBODY
-                self._alone_by = me
+                    self._tell(self._taken)
+                is_alone = True
+                self._alone_by = threading.get_ident()
                 try:
                     yield
                 finally:
                     self._alone_by = None
-        except BaseException:
+        except BaseException as error:
             if waiter is not None and not leads:
                 leads = self._leave(waiter)
+            elif leads and not is_alone:
+                undone = error
             raise
         finally:
             if leads:
-                self._hand_over(group)
+                try:
+                    self._hand_over(me, undone)
+                except BaseException:
+                    self._hand_over(me, undone)
+                    raise
 
     def close(self) -> None:
         """Return when all that was submitted is settled, unless a callback asks for it."""
@@ -254,46 +277,66 @@ class GroupCommit:
         """Whether there is a write for those who do not wait in `save`."""
         return self._appender.has_sealed or any(one.wants_sync for one in self._submitted)
 
-    def _take(self) -> _Group:
+    def _take(self) -> None:
         """The first write is the leader's, and so are those who wait for it."""
         self._appender.take()
         if not self._waiters and not self._submitted:
-            return _NOBODY
+            self._taken = _NOBODY
+            return
         taken = self._appender.taken_writes
         group = _Group(
             [one for one in self._waiters if one.write <= taken],
             [one for one in self._submitted if one.write <= taken],
         )
-        del self._waiters[: len(group.waiters)]
-        del self._submitted[: len(group.submitted)]
-        return group
+        waiters, submitted = len(group.waiters), len(group.submitted)
+        # From here on no interrupt comes between: they are in one of both.
+        self._taken = group
+        del self._waiters[:waiters]
+        del self._submitted[:submitted]
 
     def _tell(self, group: _Group, *, failed: bool = False) -> None:
-        self._settled += [(one.future, failed) for one in group.submitted]
+        """Can be called again after an interrupt."""
         for waiter in group.waiters:
-            waiter.failed = failed
-            waiter.gate.release()
+            if not waiter.is_told:
+                waiter.failed = failed
+                waiter.is_told = True
+                waiter.gate.release()
+        if group.submitted:
+            self._settled += [(one.future, failed) for one in group.submitted]
+            group.submitted.clear()
 
-    def _hand_over(self, group: _Group) -> None:
-        """The leader is done: tell its group, and have the next one led."""
+    def _hand_over(self, me: _Waiter | int, undone: BaseException | None) -> None:
+        """The leader is done: tell its group, and have the next one led.
+
+        ``undone`` has kept it from that.  After an interrupt this is called again.
+        """
+        if undone is not None:
+            self._appender.fail(undone)
         with self._order:
-            if self._appender.failure is not None:
-                self._tell(group, failed=True)
-                self._tell(_Group(self._waiters, self._submitted), failed=True)
-                self._waiters, self._submitted = [], []
-            elif group is not _NOBODY:
-                self._tell(group)
-            if self._waiting_to_be_alone:
-                _give_the_lead(self._waiting_to_be_alone.popleft())
-            elif self._waiters:
-                _give_the_lead(self._waiters.pop(0))
-            else:
-                self._is_led = False
-                if self._direct is not None and not self._submitted:
-                    self._direct.open()
-            is_to_begin = self._is_to_be_scheduled()
+            failed = self._appender.failure is not None
+            if self._led_by == me:
+                self._tell(self._taken, failed=failed)
+                if failed:
+                    self._tell(_Group(self._waiters, self._submitted), failed=True)
+                    self._waiters = []
+                self._pass_the_lead()
+            is_to_begin = self._is_to_begin()
         if is_to_begin:
             self._begin()
+
+    def _pass_the_lead(self) -> None:
+        queue = self._waiting_to_be_alone or self._waiters
+        if queue:
+            waiter = queue[0]
+            waiter.leads = True
+            # From here on no interrupt comes between.
+            self._led_by = waiter
+            del queue[0]
+            waiter.gate.release()
+            return
+        self._led_by = None
+        if self._direct is not None and not self._submitted:
+            self._direct.open()
 
     def _leave(self, waiter: _Waiter) -> bool:
         """A thread was interrupted while it waited; whether it has the lead to hand over."""
@@ -303,52 +346,77 @@ class GroupCommit:
                     waiters.remove(waiter)
             return waiter.leads
 
-    def _is_to_be_scheduled(self) -> bool:
+    def _is_to_begin(self) -> bool:
         if self._is_scheduled:
             return False
-        self._is_scheduled = bool(self._settled) or (bool(self._submitted) and not self._is_led)
-        return self._is_scheduled
+        return bool(self._settled) or (bool(self._submitted) and self._led_by is None)
 
     def _begin(self) -> None:
-        if self._background is None:
-            self._background = Background(self._executor, "raftwal-submitted")
-        task = self._task = self._background.submit(self._run)
+        self._is_scheduled = True
+        try:
+            if self._background is None:
+                self._background = Background(self._executor, "raftwal-submitted")
+            task = self._task = self._background.submit(self._run)
+        except BaseException:
+            # Whoever comes next begins it, at worst once more than need be.
+            self._is_scheduled = False
+            raise
         if task.done() and task.exception() is not None:
             # No thread to be had: it takes longer here, and is right all the same.
             self._run()
 
     def _run(self) -> None:
         """Settle what is durable, and lead where there is nobody else, until all is done."""
-        self._runs_in = threading.get_ident()
-        while True:
-            leads = False
-            group = _NOBODY
-            try:
-                with self._order:
-                    settled, self._settled = self._settled, []
-                    if not settled:
-                        if not self._submitted or self._is_led:
-                            self._is_scheduled, self._runs_in = False, None
-                            return
-                        if self._has_to_write():
-                            leads = self._is_led = True
-                            group = self._take()
-                        else:
-                            settled = [(one.future, False) for one in self._submitted]
-                            self._submitted.clear()
-                if leads:
-                    with contextlib.suppress(Exception):  # It is kept as the log's failure.
-                        self._appender.commit()
-            finally:
-                if leads:
-                    self._hand_over(group)
-            for future, failed in settled:
+        me = threading.get_ident()
+        with self._order:
+            if self._runs_in is not None:
+                return
+            self._runs_in = me
+        try:
+            while self._run_once(me):
+                pass
+        finally:
+            with self._order:
+                self._runs_in = None
+                self._is_scheduled = False
+                is_to_begin = self._is_to_begin()
+            if is_to_begin:
+                self._begin()
+
+    def _run_once(self, me: int) -> bool:  # noqa: PLR0912 - likewise
+        """Whether there was something to do."""
+        leads = False
+        undone: BaseException | None = None
+        try:
+            with self._order:
+                if not self._settled:
+                    if not self._submitted or self._led_by is not None:
+                        return False
+                    if self._has_to_write():
+                        leads = True
+                        self._led_by = me
+                        self._take()
+                    else:
+                        self._tell(_Group([], self._submitted))
+            if leads:
+                with contextlib.suppress(Exception):  # It is kept as the log's failure.
+                    self._appender.commit()
+        except BaseException as error:
+            undone = error
+            raise
+        finally:
+            if leads:
+                try:
+                    self._hand_over(me, undone)
+                except BaseException:
+                    self._hand_over(me, undone)
+                    raise
+        while self._settled:
+            future, failed = self._settled[0]
+            if not future.done():
                 if failed:
                     future.set_exception(self._appender.refusal())
                 else:
                     future.set_result(None)
-
-
-def _give_the_lead(waiter: _Waiter) -> None:
-    waiter.leads = True
-    waiter.gate.release()
+            self._settled.popleft()
+        return True
