@@ -281,7 +281,7 @@ def test_a_sync_of_zeros_takes_no_error_from_the_sync_of_a_save():
     assert wal.failure is not None
 
 
-@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 8), (SEGMENT // 2, 1)])
+@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 4), (SEGMENT // 2, 1)])
 def test_the_disk_is_left_alone_between_zeros_that_are_far_ahead(
     tmp_path, disk, monkeypatch, lead, beyond_it
 ):
@@ -318,6 +318,8 @@ def test_records_that_come_close_end_the_rest(tmp_path, disk, monkeypatch):
 
 def test_the_next_segment_is_full_of_zeros_when_this_one_is_of_records(tmp_path, disk, monkeypatch):
     """Its zeros keep their distance from the records, though these are in another file."""
+    for at_once in ("_BYTES_AT_ONCE", "_BYTES_AT_ONCE_BESIDE_LONGER_WRITES"):
+        monkeypatch.setattr(zeroing, at_once, 1 << 16)
     monkeypatch.setattr(zeroing, "LEAD_BYTES", SEGMENT // 4)
     monkeypatch.setattr(zeroing, "_REST", 1e9)
     reached = {end: threading.Event() for end in (SEGMENT // 4, SEGMENT // 2, SEGMENT)}

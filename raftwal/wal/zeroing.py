@@ -26,15 +26,19 @@ DEFAULT_PREALLOCATION: Preallocation = "zeros" if sys.platform.startswith("linux
 # part of it looks at all of it.
 _ZEROS = bytes(1 << 16)
 _PAGE_BYTES = 4096
-_BYTES_AT_ONCE = 1 << 17
+_BYTES_AT_ONCE = 1 << 18
+_BYTES_AT_ONCE_BESIDE_LONGER_WRITES = 1 << 17
+_LONGER_WRITE_BYTES = 1 << 11
+"""Of shorter writes so few meet one of zeros that they had better be few. Of longer ones more than
+one in a hundred meets one anyway, and had better not wait long for it."""
 LEAD_BYTES = 1 << 22
 """How far ahead of the records zeros are written as fast as the disk takes them."""
 FIRST_BYTES = LEAD_BYTES
 """How much of a new log's first segment is zeros before there is a record in it."""
 
-_REST = 200.0
+_REST = 400.0
 """How long to leave the disk alone beyond that, in multiples of the time that it was just used:
-then fewer saves than one in a hundred meet a write of zeros."""
+then far fewer saves than one in a hundred meet a write of zeros."""
 _LOOK_SECONDS = 0.02
 _NOWHERE = 1 << 63
 _LARGE_WRITE_BYTES = 1 << 16
@@ -80,6 +84,11 @@ class Progress:
         """Account for a write that ends at ``offset``."""
         self.offset = offset
         self.average += (size - self.average) / 8
+
+    @property
+    def has_longer_writes(self) -> bool:
+        """Whether so many of them meet one of zeros that these had better be short."""
+        return self.now().average >= _LONGER_WRITE_BYTES
 
     def now(self) -> Written:
         """What is known of both."""
@@ -172,7 +181,9 @@ class Zeroing:
         self.frontier = position = hole + -hole % _PAGE_BYTES
         while position < end and self._wait_for_small_writes():
             started = time.perf_counter()
-            first, some = position, min(end, position + _BYTES_AT_ONCE)
+            longer = self._progress.has_longer_writes
+            at_once = _BYTES_AT_ONCE_BESIDE_LONGER_WRITES if longer else _BYTES_AT_ONCE
+            first, some = position, min(end, position + at_once)
             while position < some:
                 if self._stop.is_set():
                     return
@@ -196,9 +207,16 @@ class Zeroing:
         return True
 
     def _rest(self, used: float) -> None:
-        """Leave the disk alone, for as long as the records do not come close."""
+        """Leave the disk alone, for as long as the records do not come close.
+
+        Before there are records in the segment, there is time for its zeros until then.
+        """
         left = _REST * used
-        while left > 0 and self.frontier - self._progress.now().offset >= LEAD_BYTES:
+        while self.frontier - self._progress.now().offset >= LEAD_BYTES:
+            if left <= 0:
+                if self.is_beside_records:
+                    return
+                left = _LOOK_SECONDS
             if self._stop.is_set() or not self._background.rest(
                 min(left, _LOOK_SECONDS), self._stop
             ):
