@@ -281,7 +281,7 @@ def test_a_sync_of_zeros_takes_no_error_from_the_sync_of_a_save():
     assert wal.failure is not None
 
 
-@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 4), (SEGMENT // 2, 1)])
+@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 4), (SEGMENT // 2, 3)])
 def test_the_disk_is_left_alone_between_zeros_that_are_far_ahead(
     tmp_path, disk, monkeypatch, lead, beyond_it
 ):
@@ -293,9 +293,9 @@ def test_the_disk_is_left_alone_between_zeros_that_are_far_ahead(
     monkeypatch.setattr(zeroing, "_LOOK_SECONDS", 1e9)
     monkeypatch.setattr(Background, "rest", lambda self, seconds, until: rests.append(seconds))
     create(tmp_path / "log", disk, preallocation="zeros").close()
-    assert rests == [zeroing._REST] * len(rests)
-    # Those of the next segment are as far ahead of the records as those of this one.
-    assert len(rests) == SEGMENT // zeroing._BYTES_AT_ONCE + beyond_it
+    # The next segment's have time until there are records, from the beginning on.
+    assert rests.count(1e9) == 1
+    assert rests.count(zeroing._REST) == SEGMENT // zeroing._BYTES_AT_ONCE + beyond_it
 
 
 def test_records_that_come_close_end_the_rest(tmp_path, disk, monkeypatch):
@@ -317,30 +317,34 @@ def test_records_that_come_close_end_the_rest(tmp_path, disk, monkeypatch):
 
 
 def test_the_next_segment_is_full_of_zeros_when_this_one_is_of_records(tmp_path, disk, monkeypatch):
-    """Its zeros keep their distance from the records, though these are in another file."""
+    """Its zeros begin when an eighth of this one is full, and go on as the records do."""
     for at_once in ("_BYTES_AT_ONCE", "_BYTES_AT_ONCE_BESIDE_LONGER_WRITES"):
         monkeypatch.setattr(zeroing, at_once, 1 << 16)
-    monkeypatch.setattr(zeroing, "LEAD_BYTES", SEGMENT // 4)
     monkeypatch.setattr(zeroing, "_REST", 1e9)
-    reached = {end: threading.Event() for end in (SEGMENT // 4, SEGMENT // 2, SEGMENT)}
+    begun, half, all_of_it = (threading.Event() for _ in range(3))
 
     def look(name, offset):
         if name == "0.tmp":
-            for end, event in reached.items():
-                if offset + (1 << 16) >= end:
-                    event.set()
+            begun.set()
+            if offset >= SEGMENT // 2:
+                half.set()
+            if offset + (1 << 16) >= SEGMENT * 7 // 8:
+                all_of_it.set()
 
     disk.at_zeros = look
     with WAL.create(tmp_path / "log", segment_bytes=SEGMENT, fs=disk, preallocation="zeros") as wal:
-        assert reached[SEGMENT // 4].wait(PATIENCE)
-        assert not reached[SEGMENT // 2].wait(0.1)
-        for entry in entries(1, 30, size=SEGMENT // 100):
+        assert not begun.wait(0.1)
+        for entry in entries(1, 40, size=SEGMENT // 100):
             wal.save(None, [entry])
-        assert reached[SEGMENT // 2].wait(PATIENCE)
-        assert not reached[SEGMENT].wait(0.1)
-        for entry in entries(31, 80, size=SEGMENT // 100):
+        assert begun.wait(PATIENCE)
+        assert not half.wait(0.1)
+        for entry in entries(41, 70, size=SEGMENT // 100):
             wal.save(None, [entry])
-        assert reached[SEGMENT].wait(PATIENCE)
+        assert half.wait(PATIENCE)
+        assert not all_of_it.wait(0.1)
+        for entry in entries(71, 94, size=SEGMENT // 100):
+            wal.save(None, [entry])
+        assert all_of_it.wait(PATIENCE)
 
 
 def test_large_writes_have_no_zeros_ahead(tmp_path, disk, monkeypatch):

@@ -31,9 +31,9 @@ _BYTES_AT_ONCE_BESIDE_LONGER_WRITES = 1 << 17
 _LONGER_WRITE_BYTES = 1 << 11
 """Of shorter writes so few meet one of zeros that they had better be few. Of longer ones more than
 one in a hundred meets one anyway, and had better not wait long for it."""
-LEAD_BYTES = 1 << 22
+LEAD_BYTES = 1 << 21
 """How far ahead of the records zeros are written as fast as the disk takes them."""
-FIRST_BYTES = LEAD_BYTES
+FIRST_BYTES = 1 << 24
 """How much of a new log's first segment is zeros before there is a record in it."""
 
 _REST = 400.0
@@ -179,6 +179,8 @@ class Zeroing:
         end = file.size()
         hole = file.first_hole(self.frontier)
         self.frontier = position = hole + -hole % _PAGE_BYTES
+        if not self.is_beside_records:
+            self._rest(0, end)
         while position < end and self._wait_for_small_writes():
             started = time.perf_counter()
             longer = self._progress.has_longer_writes
@@ -195,7 +197,7 @@ class Zeroing:
                 file.sync_data()
             else:
                 file.write_back(first, position - first)
-            self._rest(time.perf_counter() - started)
+            self._rest(time.perf_counter() - started, end)
         if not self.is_beside_records:
             file.sync_data()
 
@@ -206,13 +208,10 @@ class Zeroing:
                 return False
         return True
 
-    def _rest(self, used: float) -> None:
-        """Leave the disk alone, for as long as the records do not come close.
-
-        Before there are records in the segment, there is time for its zeros until then.
-        """
+    def _rest(self, used: float, end: int) -> None:
+        """Leave the disk alone, for as long as the records do not come close."""
         left = _REST * used
-        while self.frontier - self._progress.now().offset >= LEAD_BYTES:
+        while self.frontier >= self._wanted(end):
             if left <= 0:
                 if self.is_beside_records:
                     return
@@ -222,6 +221,15 @@ class Zeroing:
             ):
                 return
             left -= _LOOK_SECONDS
+
+    def _wanted(self, end: int) -> int:
+        """How far zeros had better be, in a segment that ends there.
+
+        Of the next segment they begin when an eighth of this one is full of records, and are all
+        there when it is full: a log that has just begun has enough to do.
+        """
+        offset = self._progress.now().offset
+        return offset + LEAD_BYTES if self.is_beside_records else (offset - end // 8) * 8 // 7
 
     def _give_up(self, error: OSError) -> None:
         """Nothing was promised on the zeros: without them a sync takes longer, that is all."""
