@@ -73,6 +73,11 @@ class Background:
             )
         self._executor = executor
 
+    @property
+    def has_own_threads(self) -> bool:
+        """Whether a task may take as long as it likes: it keeps nobody else's from being run."""
+        return self._own_executor is not None
+
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
         """Begin ``task``.  One that cannot be begun has failed with an ``OSError``."""
 

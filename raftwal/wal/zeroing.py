@@ -202,9 +202,13 @@ class Zeroing:
             file.sync_data()
 
     def _wait_for_small_writes(self) -> bool:
-        """Whether they have come, or may."""
+        """Whether they have come, or may.  The caller's executor is not kept busy with that."""
         while self._progress.has_large_writes:
-            if self._stop.is_set() or not self._background.rest(_LOOK_SECONDS, self._stop):
+            if (
+                not self._background.has_own_threads
+                or self._stop.is_set()
+                or not self._background.rest(_LOOK_SECONDS, self._stop)
+            ):
                 return False
         return True
 
@@ -213,7 +217,7 @@ class Zeroing:
         left = _REST * used
         while self.frontier >= self._wanted(end):
             if left <= 0:
-                if self.is_beside_records:
+                if self.is_beside_records or not self._background.has_own_threads:
                     return
                 left = _LOOK_SECONDS
             if self._stop.is_set() or not self._background.rest(
@@ -226,7 +230,8 @@ class Zeroing:
         """How far zeros had better be, in a segment that ends there.
 
         Of the next segment they begin when an eighth of this one is full of records, and are all
-        there when it is full: a log that has just begun has enough to do.
+        there when it is full: a log that has just begun has enough to do. Whoever has lent an
+        executor wants it back before that, and they begin at once.
         """
         offset = self._progress.now().offset
         return offset + LEAD_BYTES if self.is_beside_records else (offset - end // 8) * 8 // 7
