@@ -252,6 +252,11 @@ class Appender:
         return DirectEnd(descriptor, self._offset, self._crc, self._segment_bytes, self.limit)
 
     @property
+    def is_on_the_system(self) -> bool:
+        """Whether the segment is a file of the system's own, and not of a disk in its place."""
+        return descriptor_of(self._tail) is not None
+
+    @property
     def limit(self) -> int:
         """How far may be written: the file's size, and where the zeros are that come up."""
         size = self._size or 0

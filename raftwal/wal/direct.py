@@ -132,7 +132,7 @@ class DirectSaves:
                 self.tail.limit = limit
                 answer = self.tail.queue(hard_state, entries)
         if answer == NOT_HERE:
-            self.is_wanted = True
+            self.is_wanted = self._appender.is_on_the_system
             self.close()
         elif answer == 0 and self._tells:
             self._note(self.tail.count_entries())

@@ -131,7 +131,7 @@ class GroupCommit:
                 leads = True
                 with self._order:
                     self._take()
-                    if self._direct is not None:
+                    if self._direct is not None and self._direct.is_wanted:
                         # Nobody queues here meanwhile: those who come can go on natively.
                         is_committed = True
                         self._appender.commit()
