@@ -281,7 +281,7 @@ def test_a_sync_of_zeros_takes_no_error_from_the_sync_of_a_save():
     assert wal.failure is not None
 
 
-@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 4), (SEGMENT // 2, 3)])
+@pytest.mark.parametrize(("lead", "beyond_it"), [(0, 2), (SEGMENT // 2, 1)])
 def test_the_disk_is_left_alone_between_zeros_that_are_far_ahead(
     tmp_path, disk, monkeypatch, lead, beyond_it
 ):

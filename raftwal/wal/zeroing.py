@@ -197,8 +197,9 @@ class Zeroing:
                 file.sync_data()
             else:
                 file.write_back(first, position - first)
-            self._rest(time.perf_counter() - started, end)
-        if not self.is_beside_records:
+            if position < end:
+                self._rest(time.perf_counter() - started, end)
+        if not self.is_beside_records and not self._stop.is_set():
             file.sync_data()
 
     def _wait_for_small_writes(self) -> bool:
