@@ -109,7 +109,6 @@ def test_when_a_call_fails_all_who_share_it_are_told(run, tmp_path, call):
         for thread in threads:
             thread.join()
         print(len(told), any("No space left" in str(error) for error in told))
-        last = log.last_index
         log.close()
         """,
         f"{call}:error=ENOSPC:when=40",

@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from directories import contents_of, entries, open_and_read
+from directories import FIRST_SEGMENT, contents_of, entries, open_and_read
 from implementations import native_codec, saves_in_python
 from prometheus_client import CollectorRegistry
 
@@ -28,8 +28,6 @@ from raftwal.testing import UnsyncedDisk
 
 if not hasattr(native_codec(), "Tail"):
     pytest.skip("this system has no native tail", allow_module_level=True)
-
-FIRST_SEGMENT = "0000000000000000-0000000000000000.wal"
 
 
 @pytest.fixture
@@ -192,7 +190,6 @@ def test_a_hard_state_comes_last_and_a_commit_index_alone_waits(log):
 
 def _uses(log):
     """Everything that goes on in Python, by turns with saves that do not."""
-    futures = []
     last = 1
     for turn in range(40):
         for _ in range(3):
@@ -207,8 +204,7 @@ def _uses(log):
             log.save_snapshot(SnapshotMetadata(last, 1))
         elif turn % 10 == 3:
             last += 1
-            futures.append(log.submit(None, entries(last, last)))
-            futures[-1].result(30)
+            log.submit(None, entries(last, last)).result(30)
         elif turn % 10 == 4:
             log.save(HardState(1, 1, last))
             log.flush()

@@ -755,27 +755,13 @@ static PyMemberDef members[] = {
 };
 
 static PyObject *
-is_open(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(((Tail *)self)->status != CLOSED);
-}
-
-static PyObject *
 takes_saves(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(((Tail *)self)->status == OPEN);
 }
 
-static PyObject *
-has_failed(PyObject *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(((Tail *)self)->status == FAILED);
-}
-
 static PyGetSetDef properties[] = {
-    {"is_open", is_open, NULL, "Whether `close` has something to give.", NULL},
     {"takes_saves", takes_saves, NULL, "Whether it is open and has not failed.", NULL},
-    {"has_failed", has_failed, NULL, "Whether a write or sync failed since `open`.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -36,7 +36,7 @@ def wait_at_unknown_code_version(sync_obj: Any, node: DurableNode) -> None:
     waits_behind: int | None = None
 
     def is_waiting() -> bool:
-        return waits_behind is not None and waits_behind == sync_obj._SyncObj__raftLastApplied
+        return bool(waits_behind == sync_obj._SyncObj__raftLastApplied)
 
     def do_apply_command(command: bytes) -> Any:
         nonlocal waits_behind

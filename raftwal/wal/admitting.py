@@ -67,8 +67,8 @@ class Admission:
         direct.tail.is_reserved = 1
         try:
             if not direct.tail.takes_saves:
-                self._check_usable(direct)
-            return self._save_directly(direct, hard_state, entries, gate)
+                self._ready()
+            return self._save(hard_state, entries, gate)
         finally:
             direct.tail.is_reserved = 0
 
@@ -85,21 +85,36 @@ class Admission:
             return self._save(None, made[0], gate)
         direct.tail.is_reserved = 1
         try:
-            if direct.tail.takes_saves:
-                last_index = direct.tail.last_index
-            else:
-                self._check_usable(direct)
-                last_index = direct.last_index
-            entries = make(last_index + 1)
-            made.append(entries)
-            return self._save_directly(direct, None, entries, gate)
+            if not direct.tail.takes_saves:
+                self._ready()
+            made.append(make(direct.last_index + 1))
+            return self._save(None, made[0], gate)
         finally:
             direct.tail.is_reserved = 0
 
-    def _check_usable(self, direct: DirectSaves) -> None:
-        if direct.has_failed:
-            direct.close()
-        self._appender.check_usable()
+    def _save(
+        self, hard_state: HardState | None, entries: Sequence[Entry], gate: Gate | None
+    ) -> int:
+        if gate is not None:
+            gate.check(hard_state, entries)
+        if self._direct is not None:
+            write = self._save_directly(self._direct, hard_state, entries, gate)
+            if write != NOT_HERE:
+                return write
+            self._appender.check_usable()
+        state = None if hard_state is None or hard_state == EMPTY_HARD_STATE else hard_state
+        if state is None and not entries:
+            return 0
+        self._admitted.check(state, entries)
+        try:
+            has_to_be_durable = self._queue(self._appender, state, entries)
+            if gate is not None:
+                gate.admitted(entries)
+        except BaseException as error:
+            # Half of it would leave the checksum chain at another place than the file.
+            self._appender.fail(error)
+            raise
+        return GROUPED if has_to_be_durable else 0
 
     def _save_directly(
         self,
@@ -108,8 +123,6 @@ class Admission:
         entries: Sequence[Entry],
         gate: Gate | None,
     ) -> int:
-        if gate is not None:
-            gate.check(hard_state, entries)
         try:
             write: int = direct.tail.queue(hard_state, entries)
             if write <= 0:
@@ -121,30 +134,7 @@ class Admission:
             direct.close()
             self._appender.fail(error)
             raise
-        if write == NOT_HERE:
-            self._appender.check_usable()
-            return self._save(hard_state, entries, gate)
         return write
-
-    def _save(
-        self, hard_state: HardState | None, entries: Sequence[Entry], gate: Gate | None
-    ) -> int:
-        appender = self._appender
-        if gate is not None:
-            gate.check(hard_state, entries)
-        state = None if hard_state is None or hard_state == EMPTY_HARD_STATE else hard_state
-        if state is None and not entries:
-            return 0
-        self._admitted.check(state, entries)
-        try:
-            has_to_be_durable = self._queue(appender, state, entries)
-            if gate is not None:
-                gate.admitted(entries)
-        except BaseException as error:
-            # Half of it would leave the checksum chain at another place than the file.
-            appender.fail(error)
-            raise
-        return GROUPED if has_to_be_durable else 0
 
     def _queue(self, appender: Appender, state: HardState | None, entries: Sequence[Entry]) -> bool:
         admitted = self._admitted

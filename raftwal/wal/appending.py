@@ -235,16 +235,15 @@ class Appender:
         """Where the log ends, if all that was queued is written and there is room in the file
         behind it, of a disk that can be written to without this.
         """
-        is_open = self._pending or self._is_complete or self._last_in_write is not None
-        if (
-            is_open
+        is_queued = (
+            self._pending
+            or self._is_complete
+            or self._last_in_write is not None
             or self._state_of_write is not None
             or self._sealed
             or self._taken is not None
-            or self._size is None
-            or self._failure is not None
-            or self._closed
-        ):
+        )
+        if is_queued or self._size is None or self._failure is not None or self._closed:
             return None
         descriptor = descriptor_of(self._tail)
         if descriptor is None:

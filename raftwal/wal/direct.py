@@ -48,7 +48,7 @@ class DirectSaves:
         """Have saves go on natively, if any want to and can: there is nothing queued, and nobody
         writes.
         """
-        if self.tail.is_open:
+        if self.tail.is_ahead:
             # Who had the lead was interrupted before anything was done with it.
             return
         end = self._appender.direct_end() if self.is_wanted else None
@@ -110,11 +110,6 @@ class DirectSaves:
         failure = self._appender.failed(_CALLS[call], cause)
         failure.__cause__ = cause
         return failure
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a write or sync failed and `close` was not called since."""
-        return bool(self.tail.has_failed)
 
     def queue_otherwise(
         self, answer: int, hard_state: HardState | None, entries: Sequence[Entry]

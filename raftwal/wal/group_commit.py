@@ -375,22 +375,24 @@ class GroupCommit:
         try:
             while self._run_once(me):
                 pass
-        finally:
+        except BaseException:
             with self._order:
-                self._runs_in = None
-                self._is_scheduled = False
+                self._runs_in, self._is_scheduled = None, False
                 is_to_begin = self._is_to_begin()
             if is_to_begin:
                 self._begin()
+            raise
 
     def _run_once(self, me: int) -> bool:  # noqa: PLR0912 - likewise
-        """Whether there was something to do."""
+        """Whether there was something to do: if not, that is the end of the run."""
         leads = False
         undone: BaseException | None = None
         try:
             with self._order:
                 if not self._settled:
                     if not self._submitted or self._led_by is not None:
+                        # At once: whoever comes next begins another run.
+                        self._runs_in, self._is_scheduled = None, False
                         return False
                     if self._has_to_write():
                         leads = True

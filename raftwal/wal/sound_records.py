@@ -123,11 +123,12 @@ class SoundRecords:
 
     def _read(self, offset: int, length: int) -> bytes | memoryview:
         """In the memory of the window before: touching new memory takes longer than reading."""
+        # Not two at a time.
+        self._window = b""
         if not decodes_in_place():
-            # Not two at a time.
-            self._window = b""
             return self._file.read(offset, length)
         if length > len(self._memory):
+            self._memory = memoryview(b"")
             self._memory = memoryview(bytearray(length))
         return self._memory[: read_into(self._file, offset, self._memory[:length])]
 

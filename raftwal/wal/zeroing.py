@@ -85,15 +85,15 @@ class Progress:
         self.offset = offset
         self.average += (size - self.average) / 8
 
-    @property
-    def has_longer_writes(self) -> bool:
-        """Whether so many of them meet one of zeros that these had better be short."""
-        return self.now().average >= _LONGER_WRITE_BYTES
-
     def now(self) -> Written:
         """What is known of both."""
         elsewhere = self.elsewhere
         return self if elsewhere is None else elsewhere
+
+    @property
+    def has_longer_writes(self) -> bool:
+        """Whether so many of them meet one of zeros that these had better be short."""
+        return self.now().average >= _LONGER_WRITE_BYTES
 
     @property
     def has_large_writes(self) -> bool:
@@ -214,7 +214,10 @@ class Zeroing:
         return True
 
     def _rest(self, used: float, end: int) -> None:
-        """Leave the disk alone, for as long as the records do not come close."""
+        """Leave the disk alone, for as long as the records do not come close.
+
+        Not until they do, where records go already, or on an executor that is lent.
+        """
         left = _REST * used
         while self.frontier >= self._wanted(end):
             if left <= 0:
@@ -231,8 +234,7 @@ class Zeroing:
         """How far zeros had better be, in a segment that ends there.
 
         Of the next segment they begin when an eighth of this one is full of records, and are all
-        there when it is full: a log that has just begun has enough to do. Whoever has lent an
-        executor wants it back before that, and they begin at once.
+        there when it is full: a log that has just begun has enough to do.
         """
         offset = self._progress.now().offset
         return offset + LEAD_BYTES if self.is_beside_records else (offset - end // 8) * 8 // 7
