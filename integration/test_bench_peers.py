@@ -124,6 +124,34 @@ def test_an_interrupted_run_keeps_what_was_measured_and_goes_on(on_disk, tmp_pat
         assert after.rounds(case, OWN) == before.rounds(case, OWN)
 
 
+def test_a_round_has_saves_of_one_entry_with_sync_several_times(on_disk, tmp_path):  # noqa: F811
+    file = tmp_path / "results.json"
+    only = [
+        "--sections",
+        "saving",
+        "--sizes",
+        "128",
+        "--batches",
+        "1,16",
+        "--rounds",
+        "2",
+        "--limit",
+        "0.2",
+    ]
+    done = run("alone", *only, "--peers", OWN, "--dir", str(on_disk), "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "16/16 " in done.stderr
+    results = load(file)
+    times = {(case.batch, case.sync): sorted(results.rounds(case, OWN))
+             for case in results.cases("saving")}  # fmt: skip
+    assert times == {
+        (1, True): list(range(10)),
+        (1, False): [0, 1],
+        (16, True): [0, 1],
+        (16, False): [0, 1],
+    }
+
+
 def test_without_go_and_cargo_the_others_are_measured_and_it_says_who_is_left_out(
     on_disk,  # noqa: F811
     tmp_path,

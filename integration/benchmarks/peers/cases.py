@@ -40,7 +40,9 @@ class Case(NamedTuple):
 class Plan(NamedTuple):
     """One run.  ``limit`` is in seconds: of saving in one case, and of one peer's growth step.
 
-    ``share`` scales the counts, for a shorter run.
+    ``share`` scales the counts, for a shorter run.  ``latency_times`` is how often a round has the
+    saves of one entry with sync: they last as long as the disk takes, and that changes from one
+    second to the next by more than the logs differ.
     """
 
     sections: Sequence[str]
@@ -52,6 +54,7 @@ class Plan(NamedTuple):
     limit: float
     growth_limit: float
     share: float = 1.0
+    latency_times: int = 1
 
     def saving(self) -> list[Case]:
         return [
@@ -68,6 +71,11 @@ class Plan(NamedTuple):
             nearest = min(_SYNCED_SAVES, key=lambda known: abs(known - batch))
             saves = min(saves, _SYNCED_SAVES[nearest])
         return max(_FEWEST_SAVES, int(saves * self.share)) * batch
+
+    def times_a_round(self, case: Case) -> int:
+        """How often each peer does it in each round, in turn with the others."""
+        is_of_latency = case.section == "saving" and case.sync and case.batch == 1
+        return self.latency_times if is_of_latency else 1
 
     def by_threads(self) -> list[Case]:
         saves = _SYNCED_SAVES[1]

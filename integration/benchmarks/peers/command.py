@@ -41,6 +41,7 @@ _BATCHES = (1, 16, 128, 1024)
 # The widest table, with a ratio and its spread in each of six columns, in one piece.
 _COLUMNS = 400
 _GROWTH = (10_000, 100_000, 1_000_000, 10_000_000)
+_LATENCY_TIMES = 5
 
 
 def add_commands(
@@ -143,7 +144,8 @@ def _plan(given: argparse.Namespace) -> Plan:
         given.rounds or (1 if quick else 3),
         given.limit,
         given.growth_limit,
-        0.02 if quick else 1.0,
+        share=0.02 if quick else 1.0,
+        latency_times=1 if quick else _LATENCY_TIMES,
     )
 
 
@@ -181,7 +183,7 @@ def _measure(
 def _facts(directory: Path, plan: Plan) -> dict[str, str]:
     return {
         "measured on": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "rounds": str(plan.rounds),
+        "rounds": f"{plan.rounds}, with {plan.latency_times} turns each for one entry with sync",
         "saves of a case are stopped after": f"{plan.limit:g} s",
         "implementation of raftwal": building.implementation(),
         **describe(directory),

@@ -65,8 +65,10 @@ class Measurement:
     def _save_in_rounds(self, cases: list[Case]) -> None:
         for number in range(self._plan.rounds):
             for case in cases:
-                for peer in self._in_turn(number):
-                    self._step(case, peer, number, self._save)
+                times = self._plan.times_a_round(case)
+                for each in range(number * times, (number + 1) * times):
+                    for peer in self._in_turn(each):
+                        self._step(case, peer, each, self._save)
 
     def _save(self, case: Case, peer: str) -> dict[str, Any]:
         return self._runner.saved(case, peer, self._plan.limit)
@@ -139,8 +141,8 @@ class Measurement:
     def _count(self) -> int:
         plan, peers = self._plan, len(self._peers)
         of = {
-            "saving": len(plan.saving()) * plan.rounds * peers,
-            "threads": len(plan.threads) * plan.rounds * peers,
+            "saving": sum(map(plan.times_a_round, plan.saving())) * plan.rounds * peers,
+            "threads": sum(map(plan.times_a_round, plan.by_threads())) * plan.rounds * peers,
             "reading": 2 * len(plan.sizes) * plan.rounds * peers,
             "growth": 3 * len(plan.growth) * peers,
             "checksum": len(plan.checksums())
