@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any
 
 from raftwal.background import Background
@@ -26,6 +28,7 @@ class AsyncRaftStorage:
         self.storage = storage
         # First come, first served.  Held while a call keeps `RaftStorage.submit` waiting.
         self._order = asyncio.Lock()
+        self._saved: _Saved | None = None
         self._calls = Background(executor, "raftwal-async")
         self._snapshot_files = Background(executor, "raftwal-async-snapshot")
 
@@ -37,11 +40,15 @@ class AsyncRaftStorage:
         if hard_state is not None and self.storage.vouches(hard_state):
             await self._beside(self.storage.save, hard_state, entries)
             return
+        if self._saved is None:
+            self._saved = _Saved()
         try:
-            saved = self.storage.submit(hard_state, entries)
+            saved = self._saved.of(
+                lambda callback: self.storage.submit(hard_state, entries, callback)
+            )
         finally:
             self._order.release()
-        await asyncio.wrap_future(saved)
+        await saved
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """As `RaftStorage.save_snapshot`; saves go on while its file is written."""
@@ -78,3 +85,45 @@ class AsyncRaftStorage:
         done = asyncio.wrap_future(self._calls.submit(lambda: call(*arguments)))
         done.add_done_callback(lambda _: self._order.release())
         await asyncio.shield(done)
+
+
+class _Saved:
+    """Futures of the event loop that runs now, for those that another thread is to do.
+
+    Many are done with one call into the loop: each takes the interpreter's lock from the
+    thread that does them, which would have to wait for it before the next.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._done: deque[tuple[Future[None], asyncio.Future[None]]] = deque()
+        self._is_called = False
+
+    def of(
+        self, submit: Callable[[Callable[[Future[None]], None]], Future[None]]
+    ) -> asyncio.Future[None]:
+        """``submit`` is given the callback for its future."""
+        saved: asyncio.Future[None] = self._loop.create_future()
+        submit(lambda done: self._note(done, saved))
+        return saved
+
+    def _note(self, done: Future[None], saved: asyncio.Future[None]) -> None:
+        self._done.append((done, saved))
+        if not self._is_called:
+            self._is_called = True
+            # A loop that was closed has nobody who waits.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        # Before it is looked at what there is: whoever comes from here on calls again.
+        self._is_called = False
+        while self._done:
+            done, saved = self._done.popleft()
+            if saved.done():
+                continue
+            error = done.exception()
+            if error is None:
+                saved.set_result(None)
+            else:
+                saved.set_exception(error)

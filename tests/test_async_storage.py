@@ -70,6 +70,45 @@ def test_tasks_that_save_at_the_same_time_share_a_sync(tmp_path, disk):
     assert recovered(tmp_path).entries == entries(1, 8)
 
 
+def test_all_that_is_durable_by_then_is_told_with_one_call_into_the_loop(tmp_path, disk):
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with AsyncRaftStorage(open_storage(tmp_path, disk)) as storage:
+            disk.is_stuck = True
+            saves = [asyncio.ensure_future(storage.save(None, entries(n, n))) for n in range(1, 9)]
+            await reached(disk)
+            calls = []
+            call = loop.call_soon_threadsafe
+            loop.call_soon_threadsafe = lambda *arguments: calls.append(call(*arguments))
+            disk.answer()
+            # The loop has no turn before all of them are done.
+            storage.storage.submit(None).result(PATIENCE)
+            assert len(calls) == 1
+            await asyncio.gather(*saves)
+            await storage.save(None, entries(9, 9))
+            assert len(calls) == 2
+
+    run(main())
+    assert recovered(tmp_path).entries == entries(1, 9)
+
+
+def test_a_save_is_durable_that_a_loop_did_not_wait_for_until_it_ended(tmp_path, disk, caplog):
+    storage = open_storage(tmp_path, disk)
+
+    async def main():
+        disk.is_stuck = True
+        save = asyncio.ensure_future(AsyncRaftStorage(storage).save(None, entries(1, 1)))
+        await reached(disk)
+        save.cancel()
+
+    run(main())
+    disk.answer()
+    storage.submit(None).result(PATIENCE)
+    storage.close()
+    assert not caplog.records
+    assert recovered(tmp_path).entries == entries(1, 1)
+
+
 def test_what_is_called_one_after_another_is_done_in_that_order(tmp_path, disk):
     """Saves, a received snapshot, the save that reaches it, a sync, the end."""
 
