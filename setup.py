@@ -12,10 +12,12 @@ is_stable = sys.version_info >= FIRST_STABLE and not sysconfig.get_config_var("P
 
 # Flags from the environment take the place of Python's own, optimization among them.
 flags = os.environ.get("CFLAGS", "")
+sources = ("codec", "crc32c", "tail", "tail_committing", "tail_queueing", "write_back")
+headers = ("crc32c", "encoding", "tail", "tail_parts", "write_back")
 codec = Extension(
     "raftwal.native._codec",
-    [f"raftwal/native/{name}.c" for name in ("codec", "crc32c", "tail", "write_back")],
-    depends=[f"raftwal/native/{name}.h" for name in ("crc32c", "encoding", "tail", "write_back")],
+    [f"raftwal/native/{name}.c" for name in sources],
+    depends=[f"raftwal/native/{name}.h" for name in headers],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_stable else [],
     extra_compile_args=["-O3"] if flags and "-O" not in flags else [],
     py_limited_api=is_stable,

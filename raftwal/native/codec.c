@@ -104,7 +104,7 @@ encode_copied(PyObject *entries, Py_ssize_t count, Py_ssize_t most_bytes, uint32
     uint8_t *start = (uint8_t *)PyByteArray_AsString(frames);
     uint8_t *at = start;
     for (Py_ssize_t position = 0; position < count; position++) {
-        Entry entry;
+        Entry entry = {0};
         (void)read_entry(item_of(entries, position), &entry);
         uint8_t *next = write_frame(at, &entry, crc);
         uint64_t size = (uint64_t)(next - at);
@@ -128,7 +128,7 @@ encode_around(PyObject *entries, Py_ssize_t count, uint32_t *crc, PyObject *piec
     size_t padding = 0;
     for (Py_ssize_t position = 0; position < count; position++) {
         PyObject *item = item_of(entries, position);
-        Entry entry;
+        Entry entry = {0};
         (void)read_entry(item, &entry);
         /* Behind the padding of the one before, which comes in one piece with it. */
         uint8_t between[7 + sizeof(Head)] = {0};
@@ -167,27 +167,34 @@ encode_entries(PyObject *module, PyObject *arguments)
         return NULL;
     }
     Py_ssize_t count = length_of(entries);
+    if (count < 0) {
+        Py_RETURN_NONE;
+    }
+    /* Before the entries are looked at: a new list can have garbage collected, and so any code run.
+     * Nothing that is made from there on can, so they stay what they were found to be. */
+    PyObject *pieces = PyList_New(0);
+    if (pieces == NULL) {
+        return NULL;
+    }
     Py_ssize_t data_bytes = 0;
     for (Py_ssize_t position = 0; position < count; position++) {
         Entry entry;
         if (!read_entry(item_of(entries, position), &entry)) {
             PyErr_Clear();
+            Py_DECREF(pieces);
             Py_RETURN_NONE;
         }
         if (entry.size > PY_SSIZE_T_MAX / 2 - data_bytes) {
+            Py_DECREF(pieces);
             return PyErr_NoMemory();
         }
         data_bytes += entry.size;
     }
-    if (count < 0) {
-        Py_RETURN_NONE;
-    }
-    PyObject *pieces = PyList_New(0);
     PyObject *sizes = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint64_t));
     uint32_t crc = (uint32_t)before;
     uint64_t total = 0;
     int failed = -1;
-    if (pieces != NULL && sizes != NULL) {
+    if (sizes != NULL) {
         char *size_at = PyBytes_AsString(sizes);
         failed = data_bytes >= count * BYTES_NOT_COPIED
                      ? encode_around(entries, count, &crc, pieces, size_at, &total)
@@ -195,7 +202,7 @@ encode_entries(PyObject *module, PyObject *arguments)
                                      &crc, pieces, size_at, &total);
     }
     if (failed < 0) {
-        Py_XDECREF(pieces);
+        Py_DECREF(pieces);
         Py_XDECREF(sizes);
         return NULL;
     }
