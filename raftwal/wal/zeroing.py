@@ -27,10 +27,13 @@ DEFAULT_PREALLOCATION: Preallocation = "zeros" if sys.platform.startswith("linux
 _ZEROS = bytes(1 << 16)
 _PAGE_BYTES = 4096
 _BYTES_AT_ONCE = 1 << 18
-_BYTES_AT_ONCE_BESIDE_LONGER_WRITES = 1 << 17
+_BYTES_AT_ONCE_AMONG_LONGER_WRITES = 1 << 17
+_BYTES_AT_ONCE_BESIDE_LONGER_WRITES = 1 << 15
 _LONGER_WRITE_BYTES = 1 << 11
 """Of shorter writes so few meet one of zeros that they had better be few. Of longer ones more than
-one in a hundred meets one anyway, and had better not wait long for it."""
+one in a hundred meets one anyway, and had better not wait long for it. In the next segment that is
+as long as the disk takes; in the file that has the records, the file system's journal comes on
+top."""
 LEAD_BYTES = 1 << 21
 """How far ahead of the records zeros are written as fast as the disk takes them."""
 FIRST_BYTES = 1 << 24
@@ -183,9 +186,7 @@ class Zeroing:
             self._rest(0, end)
         while position < end and self._wait_for_small_writes():
             started = time.perf_counter()
-            longer = self._progress.has_longer_writes
-            at_once = _BYTES_AT_ONCE_BESIDE_LONGER_WRITES if longer else _BYTES_AT_ONCE
-            first, some = position, min(end, position + at_once)
+            first, some = position, min(end, position + self._bytes_at_once)
             while position < some:
                 if self._stop.is_set():
                     return
@@ -201,6 +202,14 @@ class Zeroing:
                 self._rest(time.perf_counter() - started, end)
         if not self.is_beside_records and not self._stop.is_set():
             file.sync_data()
+
+    @property
+    def _bytes_at_once(self) -> int:
+        if not self._progress.has_longer_writes:
+            return _BYTES_AT_ONCE
+        if self.is_beside_records:
+            return _BYTES_AT_ONCE_AMONG_LONGER_WRITES
+        return _BYTES_AT_ONCE_BESIDE_LONGER_WRITES
 
     def _wait_for_small_writes(self) -> bool:
         """Whether they have come, or may.  The caller's executor is not kept busy with that."""
