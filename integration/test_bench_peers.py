@@ -126,19 +126,9 @@ def test_an_interrupted_run_keeps_what_was_measured_and_goes_on(on_disk, tmp_pat
 
 def test_a_round_has_saves_of_one_entry_with_sync_several_times(on_disk, tmp_path):  # noqa: F811
     file = tmp_path / "results.json"
-    only = [
-        "--sections",
-        "saving",
-        "--sizes",
-        "128",
-        "--batches",
-        "1,16",
-        "--rounds",
-        "2",
-        "--limit",
-        "0.2",
-    ]
-    done = run("alone", *only, "--peers", OWN, "--dir", str(on_disk), "--json", str(file))
+    only = ["--sections", "saving", "--sizes", "128", "--batches", "1,16", "--rounds", "2"]
+    words = ("alone", *only, "--limit", "0.2", "--peers", OWN)
+    done = run(*words, "--dir", str(on_disk), "--json", str(file))
     assert done.returncode == 0, done.stderr
     assert "16/16 " in done.stderr
     results = load(file)

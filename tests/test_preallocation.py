@@ -14,6 +14,7 @@ from watched_disk import WatchedDisk
 from raftwal import WAL, Entry, HardState, RaftStorage
 from raftwal.background import Background
 from raftwal.errors import InvalidSettingError, WriteFailedError
+from raftwal.fs import DiskFile
 from raftwal.testing import Fault, InlineExecutor, SimulatedDisk
 from raftwal.wal import zeroing
 
@@ -371,6 +372,36 @@ def test_large_writes_have_no_zeros_ahead(tmp_path, disk, monkeypatch):
     wal.close()
     assert disk.zeros
     assert len(open_and_read(tmp_path / "log", 2 * SEGMENT).entries) == 139
+
+
+@pytest.mark.parametrize(
+    ("size", "among_records", "in_the_next"), [(100, 256, 256), (4000, 128, 32)]
+)
+def test_zeros_come_in_smaller_pieces_beside_longer_writes(
+    tmp_path, disk, monkeypatch, size, among_records, in_the_next
+):
+    """In KiB: in the file that has the records each has a sync, for which they may have to wait."""
+    held = Held()
+    wal = create(tmp_path / "log", disk, held, preallocation="zeros")
+    for entry in entries(1, 60, size=size):
+        wal.save(None, [entry])
+    pieces: dict[str, list[int]] = {FIRST_SEGMENT: [0], "0.tmp": [0]}
+
+    def count(call, path, arguments):
+        sizes = pieces[os.path.basename(path)]
+        if call == "write":
+            sizes[-1] += len(arguments[1]) >> 10
+        elif call == "sync_data":
+            sizes.append(0)
+
+    disk.before = count
+    monkeypatch.setattr(DiskFile, "write_back", lambda file, *_: count("sync_data", file.path, ()))
+    while held.tasks:
+        held.run(1)
+    assert set(pieces[FIRST_SEGMENT][:-2]) == {among_records}
+    assert set(pieces["0.tmp"][:-2]) == {in_the_next}
+    disk.before = None
+    wal.close()
 
 
 def test_nobody_waits_for_a_rest(tmp_path, disk, monkeypatch):
