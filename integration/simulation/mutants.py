@@ -175,17 +175,17 @@ MUTANTS = [
     Mutant("a vote is forgotten with a restart", (7, 2), [(Votes, "name", _nothing)]),
     Mutant(
         "a failed save is passed over",
-        (7, 20),
+        (6, 7, 20),
         [(RaftStorage, "save", _pass_a_failure_over)],
     ),
     Mutant(
         "a received snapshot stays in memory",
-        (81, 90),
+        (37, 81, 90),
         [(DurableNode, "install", _install_in_memory)],
     ),
     Mutant(
         "the commit index of a snapshot shows before it is loaded",
-        (6, 7),
+        (147, 6, 7),
         [(DurableJournal, "getRaftCommitIndex", _show_what_is_on_disk)],
         _small_snapshots,
     ),
