@@ -28,7 +28,8 @@ class AsyncRaftStorage:
         self.storage = storage
         # First come, first served.  Held while a call keeps `RaftStorage.submit` waiting.
         self._order = asyncio.Lock()
-        self._saved: _Saved | None = None
+        self._done: deque[tuple[Future[None], asyncio.Future[None]]] = deque()
+        self._is_called = False
         self._calls = Background(executor, "raftwal-async")
         self._snapshot_files = Background(executor, "raftwal-async-snapshot")
 
@@ -40,12 +41,9 @@ class AsyncRaftStorage:
         if hard_state is not None and self.storage.vouches(hard_state):
             await self._beside(self.storage.save, hard_state, entries)
             return
-        if self._saved is None:
-            self._saved = _Saved()
+        saved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            saved = self._saved.of(
-                lambda callback: self.storage.submit(hard_state, entries, callback)
-            )
+            self.storage.submit(hard_state, entries, lambda done: self._note(done, saved))
         finally:
             self._order.release()
         await saved
@@ -86,34 +84,18 @@ class AsyncRaftStorage:
         done.add_done_callback(lambda _: self._order.release())
         await asyncio.shield(done)
 
-
-class _Saved:
-    """Futures of the event loop that runs now, for those that another thread is to do.
-
-    Many are done with one call into the loop: each takes the interpreter's lock from the
-    thread that does them, which would have to wait for it before the next.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._done: deque[tuple[Future[None], asyncio.Future[None]]] = deque()
-        self._is_called = False
-
-    def of(
-        self, submit: Callable[[Callable[[Future[None]], None]], Future[None]]
-    ) -> asyncio.Future[None]:
-        """``submit`` is given the callback for its future."""
-        saved: asyncio.Future[None] = self._loop.create_future()
-        submit(lambda done: self._note(done, saved))
-        return saved
-
     def _note(self, done: Future[None], saved: asyncio.Future[None]) -> None:
+        """In the thread that has done ``done``: have ``saved`` told, in that of the event loop.
+
+        Many are told with one call into the loop: each takes the interpreter's lock from the
+        thread that calls, which would have to wait for it before the next.
+        """
         self._done.append((done, saved))
         if not self._is_called:
             self._is_called = True
             # A loop that was closed has nobody who waits.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._tell)
+                saved.get_loop().call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
         # Before it is looked at what there is: whoever comes from here on calls again.
