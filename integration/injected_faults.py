@@ -101,13 +101,13 @@ def sent_to(lines: Iterable[str], addresses: Iterable[str]) -> list[str]:
 
 
 def written_or_synced(lines: Iterable[str], directory: Path) -> list[str]:
-    """The writes to files in a directory, and the syncs.
+    """The writes to files in a directory, and the syncs."""
+    call = re.compile(rf"(fdatasync|fsync|pwrite64)\(\d+<{re.escape(str(directory))}/")
+    return [line for line in lines if call.search(line)]
 
-    But for whole pages of the segment that comes next: zeros ahead, which promise nothing, and
-    one piece of which may be on its way while another thread learns that the log has failed.
-    """
-    files = rf"\(\d+<{re.escape(str(directory))}/"
-    call = re.compile(rf"(fdatasync|fsync|pwrite64){files}")
-    ahead = re.compile(rf"pwrite64{files}wal/\d+\.tmp>.*, (\d+), \d+(\)| <unfin)")
-    found = [(line, ahead.search(line)) for line in lines if call.search(line)]
-    return [line for line, zeros in found if zeros is None or int(zeros[1]) % PAGE_BYTES]
+
+def but_zeros_ahead(calls: Iterable[str]) -> list[str]:
+    """Those that do not write whole pages to the segment that comes next: these promise nothing."""
+    to_next = re.compile(r"pwrite64\(\d+<.*/wal/\d+\.tmp>.*, (\d+), \d+(\)| <unfin)")
+    found = [(call, to_next.search(call)) for call in calls]
+    return [call for call, zeros in found if zeros is None or int(zeros[1]) % PAGE_BYTES]
